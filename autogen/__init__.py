@@ -1,0 +1,1 @@
+"""ctypes bindings generated from kernel headers; nothing here is written by hand."""

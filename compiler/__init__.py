@@ -1,0 +1,1 @@
+"""The compiler floor: one expression graph -> kernel -> machine code. Opens no device."""

@@ -1,0 +1,35 @@
+"""What the optimiser and the renderers know about a processor: data, not code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Target:
+    """One architecture as the compiler sees it.
+
+    `compiler` names the back end ('llvm', 'clang'); `arch` the instruction set
+    ('x86_64', 'aarch64', 'gfx1100', ...); `cpu` and `features` go to the back end as they are.
+    `lane_width` is 1 on processors and 32 or 64 on GPUs.
+    `vector_bits`/`vector_registers` describe one register file,
+    `threads` how many blocks run at once, caches and local memory are in bytes.
+    """
+
+    compiler: str
+    arch: str
+    cpu: str = ""
+    features: str = ""
+    lane_width: int = 1
+    vector_bits: int = 128
+    vector_registers: int = 16
+    threads: int = 1
+    l1_bytes: int = 32 << 10
+    l2_bytes: int = 512 << 10
+    local_bytes: int = 1 << 20
+    triple: str = ""
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether blocks are plain function calls on the host's processor."""
+        return self.lane_width == 1

@@ -1,0 +1,1 @@
+"""The driver floor: queues, Points and memory of every device, usable without `tinyhw`."""
