@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+from tinyhw._floors import LOWER_FLOORS, check_floors
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("tinyhw", "drivers", "compiler", "autogen")
@@ -112,3 +114,37 @@ def test_the_check_sees_each_kind_of_wrong_import(
     target.parent.mkdir(parents=True)
     target.write_text(source)
     assert len(violations(tmp_path)) == count
+
+
+def test_the_lower_floors_here_are_accepted() -> None:
+    check_floors()
+
+
+@pytest.mark.parametrize("name", LOWER_FLOORS)
+@pytest.mark.parametrize("shape", ["{}.py", "{}/__init__.py"])
+def test_somebody_elses_module_is_named_in_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, shape: str
+) -> None:
+    impostor = tmp_path / shape.format(name)
+    impostor.parent.mkdir(exist_ok=True)
+    impostor.write_text("")
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ImportError, match=f"needs its own package `{name}`") as raised:
+        check_floors()
+    assert str(tmp_path / name) in str(raised.value)
+
+
+def test_a_module_made_by_hand_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "compiler", ModuleType("compiler"))
+    with pytest.raises(ImportError, match="made at run time"):
+        check_floors()
+
+
+def test_a_missing_floor_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in LOWER_FLOORS:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setattr(sys, "meta_path", [])
+    with pytest.raises(ImportError, match="`drivers` is missing"):
+        check_floors()
