@@ -84,7 +84,7 @@ class Op(IntEnum):
     END = auto()  # src (loop,)
     ACC = auto()  # src (initial value,), arg id: a register that changes
     UPDATE = auto()  # src (acc, value), arg op: acc = op(acc, value)
-    GET = auto()  # src (acc, end): the register's value at this place in the list
+    GET = auto()  # src (acc,), arg id of the place: the register's value there
     LOCAL = auto()  # arg (id, size): a block's scratch array
     BROADCAST = auto()  # src (scalar,): the same in every lane
     STACK = auto()  # src one scalar per lane

@@ -1,0 +1,322 @@
+"""From a plan to a list of instructions: loops, registers, vector loads and stores.
+
+An axis is walked in segments (whole tiles, then what is left), each with its own copy of the
+loops inside it. Within a segment an axis stands for an index expression: the loop's counter times
+the tile, plus the place in the tile, plus a lane variable. Every place of a tile rebuilds the
+scalar expression with those indices; what two places share is one node, so it is computed once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from compiler.dtype import ConstType, DType, dtypes
+from compiler.emit import Emitter, block_variable, lane_variable
+from compiler.ir import Node, Op, index, toposort
+from compiler.linear import LinearKernel
+from compiler.plan import Grid, Plan, Stage, dependencies
+from compiler.symbolic import TRUE, less, minimum, mul, rebuild
+
+
+@dataclass(frozen=True)
+class OpenAxis:
+    """An axis inside its loop: the index at each unrolled place, and where a lane exists."""
+
+    places: tuple[Node, ...]
+    masks: tuple[Node, ...]
+    lanes: int
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of loop passes over one tile: counters [start, stop), `first` position, tile shape."""
+
+    start: Node
+    stop: Node
+    first: int
+    unroll: int
+    lanes: int
+    looped: bool = True
+
+
+def linearise(plan: Plan) -> LinearKernel:
+    """The instruction list of a plan."""
+    return _Lineariser(plan).run()
+
+
+def identity(op: Op, dtype: DType) -> ConstType:
+    """What a reduction starts from."""
+    if op is Op.ADD:
+        return 0
+    return 1 if op is Op.MUL else dtype.min
+
+
+class _Lineariser:
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.depends = dependencies(plan.store)
+        self.reduces = [n for n in toposort(plan.store) if n.op is Op.REDUCE]
+        self.staged = {stage.load: stage for stage in plan.stages}
+        self.open: dict[Node, OpenAxis] = {}
+        self.emitter = Emitter()
+        self.counter = itertools.count()
+        self.locals: dict[Stage, Node] = {}
+        # REDUCE -> its results, one for each combination of unrolled places
+        self.results: dict[Node, dict[tuple[Node, ...], Node]] = {}
+
+    def run(self) -> LinearKernel:
+        self._outputs(0)
+        plan = self.plan
+        nodes = toposort(plan.store)
+        buffers = sorted({n for n in nodes if n.op is Op.PARAM}, key=lambda n: int(n.arg[0]))
+        variables = {
+            v: None
+            for n in nodes
+            for v in ([n] if n.op is Op.VARIABLE else [])
+        }
+        params = (*buffers, *sorted(variables, key=lambda n: str(n.arg[0])))
+        blocks = plan.grid.blocks if plan.grid else 1
+        return LinearKernel(
+            name=plan.name,
+            params=params,
+            body=tuple(self.emitter.body),
+            grid=(blocks, 1, 1),
+            written=frozenset({params.index(plan.store.src[0])}),
+        )
+
+    # ---- loops ----
+
+    def _outputs(self, depth: int) -> None:
+        """Opens the output loops from `depth` on, computing early what is already known."""
+        with self._results_scope():
+            for stage in self.plan.stages:
+                if stage.depth == depth:
+                    self._copy_to_local(stage)
+            self._reduce_what_is_ready(self.reduces)
+            if depth == len(self.plan.order):
+                self._store()
+                return
+            axis = self.plan.order[depth]
+            for segment in self._segments(axis):
+                with self._opened(axis, segment):
+                    self._outputs(depth + 1)
+
+    @contextmanager
+    def _results_scope(self) -> Iterator[None]:
+        before = dict(self.results)
+        yield
+        self.results = before
+
+    def _segments(self, axis: Node) -> list[Segment]:
+        tile, extent = self.plan.tile(axis), axis.src[0]
+        grid = self.plan.grid if self.plan.grid and self.plan.grid.range is axis else None
+        if extent.op is not Op.CONST:
+            passes = (extent + (tile.lanes - 1)) // tile.lanes
+            return [Segment(*_share(grid, passes), 0, 1, tile.lanes)]
+        whole, left = divmod(int(extent.arg), tile.step)
+        segments = []
+        if whole:
+            start, stop = _share(grid, index(whole))
+            segments.append(Segment(start, stop, 0, tile.unroll, tile.lanes))
+        if left:
+            groups = -(-left // tile.lanes)
+            start, stop, looped = index(0), index(1), False
+            if grid and grid.blocks > 1:  # only the last block has the rest
+                last = less(index(grid.blocks - 2), block_variable(grid.blocks))
+                stop = Node(Op.WHERE, dtypes.index, (last, index(1), index(0)))
+                looped = True
+            segments.append(Segment(start, stop, whole * tile.step, groups, tile.lanes, looped))
+        return segments
+
+    @contextmanager
+    def _opened(self, axis: Node, segment: Segment) -> Iterator[None]:
+        """The axis as an index expression inside a segment's loop."""
+        passes = segment.stop + segment.start * -1
+        single = passes.op is Op.CONST and int(passes.arg) == 1
+        with self.emitter.scope():
+            if single or not segment.looped:
+                counter, loop = segment.start, None
+            else:
+                counter = loop = self.emitter.loop(
+                    segment.start, segment.stop, next(self.counter)
+                )
+            rest = not segment.looped or segment.first > 0
+            base = index(segment.first) if rest else mul(
+                counter, index(segment.unroll * segment.lanes)
+            )
+            self.open[axis] = self._open_axis(axis, base, segment)
+            yield
+            del self.open[axis]
+            if loop is not None:
+                self.emitter.end(loop)
+
+    def _open_axis(self, axis: Node, base: Node, segment: Segment) -> OpenAxis:
+        places, masks = [], []
+        for group in range(segment.unroll):
+            place = base + group * segment.lanes
+            if segment.lanes > 1:
+                place = place + lane_variable(axis, segment.lanes)
+            places.append(place)
+            masks.append(less(place, axis.src[0]) if segment.lanes > 1 else TRUE)
+        return OpenAxis(tuple(places), tuple(masks), segment.lanes)
+
+    # ---- places ----
+
+    def _places(self, axes: Sequence[Node]) -> list[dict[Node, Node]]:
+        """Every combination of the axes' unrolled places, as replacements for the axes."""
+        choices = [self.open[axis].places for axis in axes]
+        return [dict(zip(axes, chosen, strict=True)) for chosen in itertools.product(*choices)]
+
+    def _open_among(self, node: Node) -> list[Node]:
+        return [axis for axis in self.open if axis in self.depends[node]]
+
+    def _mask(self, places: Mapping[Node, Node]) -> Node:
+        for axis, place in places.items():
+            axis_open = self.open[axis]
+            mask = axis_open.masks[axis_open.places.index(place)]
+            if mask is not TRUE:
+                return mask
+        return TRUE
+
+    def _value(self, root: Node, places: Mapping[Node, Node]) -> Node:
+        """The scalar expression at one place, as an emitted instruction."""
+        replacements = dict(places)
+        for node in toposort(root, lambda n: n not in self.results and n not in self.staged):
+            if node in self.results:
+                key = tuple(places[a] for a in self._open_among(node))
+                replacements[node] = self.results[node][key]
+            elif node in self.staged:
+                replacements[node] = self._staged_load(self.staged[node], places)
+        return self.emitter.emit(rebuild(root, replacements), self._mask(places))
+
+    def _store(self) -> None:
+        pointer, address, value = self.plan.store.src
+        for places in self._places(list(self.open)):
+            scalar = self._value(value, places)
+            self.emitter.store(pointer, rebuild(address, places), scalar, self._mask(places))
+
+    # ---- reductions ----
+
+    def _reduce_what_is_ready(self, candidates: Sequence[Node]) -> None:
+        """Every REDUCE whose axes are all open is computed here, before further loops open."""
+        for node in candidates:
+            if node not in self.results and self.depends[node] <= self.open.keys():
+                self.results[node] = self._reduce(node)
+
+    def _reduce(self, node: Node) -> dict[tuple[Node, ...], Node]:
+        op = node.arg
+        axes = self.plan.reduce_order.get(node, node.src[1:])
+        outer = self._open_among(node)
+        outputs = self._places(outer)
+        lanes = self._lanes_of(node, outer)
+        reduce_lanes = max(self.plan.tile(axis).lanes for axis in axes)
+        dtype = node.dtype.vec(max(lanes, reduce_lanes))
+        parallel = 1
+        if len(outputs) <= 4:  # too few registers in flight to hide latency: split the sum
+            parallel = max(self.plan.tile(axis).unroll for axis in axes)
+        start = self.emitter.emit(Node.const(identity(op, node.dtype), node.dtype), TRUE)
+        start = self.emitter.widen(start, dtype.lanes)
+        registers = [
+            [self.emitter.accumulator(start, next(self.counter)) for _ in range(parallel)]
+            for _ in outputs
+        ]
+        inner = [n for n in self.reduces if n is not node and set(axes) & self.depends[n]]
+        self._reduce_loops(node, axes, 0, outputs, registers, inner)
+        found = {}
+        for places, parts in zip(outputs, registers, strict=True):
+            total = self.emitter.read(parts[0], next(self.counter))
+            for part in parts[1:]:
+                total = self.emitter.alu(op, total, self.emitter.read(part, next(self.counter)))
+            if reduce_lanes > 1:
+                total = self.emitter.across_lanes(op, total)
+            found[tuple(places[a] for a in outer)] = total
+        return found
+
+    def _lanes_of(self, node: Node, outer: Sequence[Node]) -> int:
+        return max((self.open[axis].lanes for axis in outer), default=1)
+
+    def _reduce_loops(
+        self,
+        node: Node,
+        axes: Sequence[Node],
+        depth: int,
+        outputs: Sequence[Mapping[Node, Node]],
+        registers: Sequence[Sequence[Node]],
+        inner: Sequence[Node],
+    ) -> None:
+        if depth < len(axes):
+            for segment in self._segments(axes[depth]):
+                with self._opened(axes[depth], segment):
+                    self._reduce_loops(node, axes, depth + 1, outputs, registers, inner)
+            return
+        with self._results_scope():
+            self._reduce_what_is_ready(inner)
+            for number, here in enumerate(self._places(axes)):
+                mask = self._mask(here)
+                for places, parts in zip(outputs, registers, strict=True):
+                    value = self._value(node.src[0], {**places, **here})
+                    if mask is not TRUE:
+                        nothing = Node.const(identity(node.arg, node.dtype), node.dtype)
+                        value = self.emitter.choose(mask, value, nothing)
+                    register = parts[number % len(parts)]
+                    self.emitter.update(register, value, node.arg)
+
+    # ---- local memory ----
+
+    def _copy_to_local(self, stage: Stage) -> None:
+        """Copies what a staged LOAD reads inside the open output loops."""
+        load = stage.load
+        axes = [a for a in self._reduce_axes(stage) if a in self.depends[load]]
+        outer = self._open_among(load)
+        if stage not in self.locals:
+            groups = 1
+            for axis in outer:
+                groups *= self.plan.tile(axis).step
+            for axis in axes:
+                groups *= int(axis.src[0].arg)
+            self.locals[stage] = self.emitter.local(load.dtype, next(self.counter), groups)
+        self._copy_loops(stage, axes, 0)
+
+    def _copy_loops(self, stage: Stage, axes: Sequence[Node], depth: int) -> None:
+        if depth < len(axes):
+            passes = Segment(index(0), axes[depth].src[0], 0, 1, 1)
+            with self._opened(axes[depth], passes):
+                self._copy_loops(stage, axes, depth + 1)
+            return
+        for places in self._places(self._open_among(stage.load)):
+            value = self.emitter.emit(rebuild(stage.load, places), self._mask(places))
+            address = self._staged_load(stage, places).src[1]
+            self.emitter.store(self.locals[stage], address, value, TRUE)
+
+    def _reduce_axes(self, stage: Stage) -> tuple[Node, ...]:
+        return self.plan.reduce_order.get(stage.reduce, stage.reduce.src[1:])
+
+    def _staged_load(self, stage: Stage, places: Mapping[Node, Node]) -> Node:
+        """The LOAD from the local copy that stands for the staged LOAD at one place."""
+        load = stage.load
+        address = index(0)
+        for axis in self._reduce_axes(stage):
+            if axis in self.depends[load]:
+                address = address * int(axis.src[0].arg) + places[axis]
+        for axis in self._open_among(load):
+            if axis in self.plan.order:
+                opened = self.open[axis]
+                group = opened.places.index(places[axis])
+                address = address * self.plan.tile(axis).unroll + group
+        lanes = max((self.plan.tile(a).lanes for a in self._open_among(load)), default=1)
+        address = address * lanes
+        for axis in self._open_among(load):
+            if axis in self.plan.order and self.open[axis].lanes > 1:
+                address = address + lane_variable(axis, lanes)
+        return Node(Op.LOAD, load.dtype, (self.locals[stage], address))
+
+
+def _share(grid: Grid | None, passes: Node) -> tuple[Node, Node]:
+    """The part [start, stop) of all passes that falls to this block."""
+    if grid is None or grid.blocks == 1:
+        return index(0), passes
+    start = block_variable(grid.blocks) * grid.chunk
+    return start, minimum(start + grid.chunk, passes)

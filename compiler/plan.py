@@ -1,0 +1,99 @@
+"""How a kernel is to be run: the order of its loops, their tiles, and what is kept close by.
+
+A plan changes no value. `optimise.py` makes it from a Target, `linearise.py` carries it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from compiler.ir import Node, Op, toposort
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How much of an axis one pass of its loop covers: `unroll` groups of `lanes` positions."""
+
+    unroll: int = 1
+    lanes: int = 1
+
+    @property
+    def step(self) -> int:
+        """Positions covered by one pass."""
+        return self.unroll * self.lanes
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A LOAD whose values are copied into local memory once `depth` output loops are open.
+
+    The copy is laid out in the order in which the inner loops read it: the reduce axes of
+    `reduce` from slowest to fastest, then the open tiles, lanes last.
+    """
+
+    load: Node
+    reduce: Node
+    depth: int
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The output axis that is shared out among blocks, `chunk` loop passes to each."""
+
+    range: Node
+    chunk: int
+    blocks: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`order` are the output axes from the outermost loop in; REDUCE nodes carry their own order."""
+
+    name: str
+    store: Node
+    order: tuple[Node, ...]
+    tiles: Mapping[Node, Tile] = field(default_factory=dict)
+    reduce_order: Mapping[Node, tuple[Node, ...]] = field(default_factory=dict)
+    stages: tuple[Stage, ...] = ()
+    grid: Grid | None = None
+
+    def tile(self, axis: Node) -> Tile:
+        """The tile of an axis; one position at a time unless planned otherwise."""
+        return self.tiles.get(axis, Tile())
+
+    def describe(self) -> str:
+        """The plan in words, for DEBUG=3."""
+        lines = [f"kernel {self.name}"]
+        for axis in self.order:
+            lines.append(f"  {self._axis(axis)}")
+            if self.grid and axis is self.grid.range:
+                lines[-1] += f", {self.grid.blocks} blocks of {self.grid.chunk} passes"
+        for reduce in (n for n in toposort(self.store) if n.op is Op.REDUCE):
+            axes = self.reduce_order.get(reduce, reduce.src[1:])
+            lines += [f"  reduce {reduce.arg.name} {self._axis(axis)}" for axis in axes]
+        for stage in self.stages:
+            lines.append(f"  stage argument {stage.load.src[0].arg[0]} at depth {stage.depth}")
+        return "\n".join(lines)
+
+    def _axis(self, axis: Node) -> str:
+        tile = self.tile(axis)
+        parts = [f"axis {axis!r} of {axis.src[0]!r}"]
+        if tile.unroll > 1:
+            parts.append(f"unrolled {tile.unroll}")
+        if tile.lanes > 1:
+            parts.append(f"{tile.lanes} lanes")
+        return ", ".join(parts)
+
+
+def dependencies(root: Node) -> dict[Node, frozenset[Node]]:
+    """For every node below `root` the RANGEs its value depends on (a REDUCE hides its own)."""
+    found: dict[Node, frozenset[Node]] = {}
+    for node in toposort(root):
+        if node.op is Op.RANGE:
+            found[node] = frozenset((node,))
+        elif node.op is Op.REDUCE:
+            found[node] = found[node.src[0]] - frozenset(node.src[1:])
+        else:
+            found[node] = frozenset().union(*(found[s] for s in node.src))
+    return found
