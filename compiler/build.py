@@ -1,0 +1,70 @@
+"""From a linear kernel to a CodeObject that a driver can load."""
+
+from __future__ import annotations
+
+from compiler import elf
+from compiler.code_object import CodeObject, Param
+from compiler.dtype import dtypes
+from compiler.errors import CompilerError
+from compiler.ir import Node, Op
+from compiler.linear import LinearKernel
+from compiler.target import Target
+
+
+def render(kernel: LinearKernel, target: Target) -> str:
+    """The kernel's source text in the language of the target's compiler."""
+    match target.compiler:
+        case "llvm":
+            from compiler.render import llvm_ir
+
+            return llvm_ir.render(kernel, target)
+        case "clang":
+            from compiler.render import c
+
+            return c.render(kernel, target)
+        case other:
+            raise CompilerError(
+                f"There is no compiler called {other!r}; there are 'llvm' and 'clang'.",
+                operation="build",
+            )
+
+
+def compile_source(source: str, target: Target) -> bytes:
+    """A relocatable object of what `render` wrote."""
+    if target.compiler == "llvm":
+        from compiler import llvm
+
+        return llvm.compile_ir(source, target)
+    from compiler import clang
+
+    return clang.compile_c(source, target)
+
+
+def build(kernel: LinearKernel, target: Target) -> CodeObject:
+    """The machine code of `kernel` with everything needed to launch it.
+
+    Raises a CompilerError when the kernel breaks its contract or the compiler is missing.
+    """
+    source = render(kernel, target)
+    image = elf.link(compile_source(source, target), kernel.name)
+    return CodeObject(
+        name=kernel.name,
+        arch=target.arch,
+        image=image.bytes,
+        entry=image.entry_offset,
+        params=tuple(_param(slot, param, kernel) for slot, param in enumerate(kernel.params)),
+        grid=kernel.grid,
+        local_bytes=sum(
+            node.dtype.itemsize * node.arg[1] for node in kernel.body if node.op is Op.LOCAL
+        ),
+        relocations=image.relocations,
+        source=source,
+        operations=kernel.operations,
+        bytes_moved=kernel.bytes_moved,
+    )
+
+
+def _param(slot: int, param: Node, kernel: LinearKernel) -> Param:
+    if param.op is Op.PARAM:
+        return Param("buffer", param.dtype, f"data{slot}", slot in kernel.written)
+    return Param("scalar", dtypes.int64, param.arg[0])

@@ -1,0 +1,90 @@
+"""The pass before every renderer: operations that no target has become those that all have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from compiler.dtype import dtypes
+from compiler.errors import InvalidKernel
+from compiler.ir import Node, Op
+from compiler.linear import LinearKernel
+from compiler.render.casts import HALVES, cast, convert, guard_division
+
+CONSTANTS = (Op.CONST, Op.PARAM, Op.VARIABLE, Op.RAMP)
+"""Nodes that are their own operand text: a kernel's body may contain them or not."""
+
+_DECOMPOSED = (Op.EXP2, Op.LOG2, Op.SIN)
+_HALF_ARITHMETIC = frozenset(
+    {Op.ADD, Op.MUL, Op.DIV, Op.MAX, Op.CMPLT, Op.CMPNE, Op.CMPEQ, Op.SQRT, Op.TRUNC}
+)
+
+
+def legalise(kernel: LinearKernel, native_half: bool) -> LinearKernel:
+    """The kernel without casts of half types, unguarded divisions and arithmetic on bools.
+
+    `native_half`: casts between float16 and float32 may stay. Raises InvalidKernel for what
+    `decompose` should have replaced.
+    """
+    pass_ = _Pass(kernel, native_half)
+    return replace(kernel, body=tuple(pass_.run()))
+
+
+class _Pass:
+    def __init__(self, kernel: LinearKernel, native_half: bool) -> None:
+        self.kernel, self.native_half = kernel, native_half
+        self.new: dict[Node, Node] = {}
+        # What has been computed, per open loop: a value from a closed loop is out of reach.
+        self.scopes: list[set[Node]] = [set()]
+
+    def run(self) -> Iterator[Node]:
+        for node in self.kernel.body:
+            rebuilt = node.with_src(tuple(self.new.get(s, s) for s in node.src))
+            replacement = self.new[node] = self.replacement(rebuilt)
+            if replacement.dtype is dtypes.void:
+                yield replacement
+                if replacement.op is Op.END:
+                    self.scopes.pop()
+                continue
+            yield from self.missing(replacement)
+            if replacement.op is Op.LOOP:
+                self.scopes.append(set())
+
+    def missing(self, node: Node) -> Iterator[Node]:
+        """`node` and those below it that are not computed yet, sources first."""
+        if any(node in scope for scope in self.scopes):
+            return
+        for s in node.src:
+            if s.dtype is not dtypes.void:
+                yield from self.missing(s)
+        self.scopes[-1].add(node)
+        if node.op not in CONSTANTS:
+            yield node
+
+    def replacement(self, node: Node) -> Node:
+        dtype = node.dtype.scalar
+        if node.op in _DECOMPOSED:
+            raise self.not_decomposed(node)
+        if node.op in _HALF_ARITHMETIC and node.src[0].dtype.scalar in HALVES:
+            raise self.not_decomposed(node)
+        match node.op:
+            case Op.CAST:
+                return convert(node.src[0], dtype, self.native_half)
+            case Op.IDIV | Op.MOD:
+                return guard_division(node)
+            case Op.SHL | Op.SHR:
+                value, amount = node.src
+                return Node(node.op, node.dtype, (value, cast(amount, dtype)))
+            case Op.ADD | Op.MAX if dtype is dtypes.bool:
+                return Node(Op.OR, node.dtype, node.src)
+            case Op.MUL if dtype is dtypes.bool:
+                return Node(Op.AND, node.dtype, node.src)
+            case _:
+                return node
+
+    def not_decomposed(self, node: Node) -> InvalidKernel:
+        return InvalidKernel(
+            f"Kernel {self.kernel.name} still has {node.op.name} on {node.dtype!r}, which "
+            "compiler.decompose replaces before a kernel is linear.",
+            operation="render",
+        )

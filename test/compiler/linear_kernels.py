@@ -1,0 +1,138 @@
+"""Small linear kernels written by hand, and a way to run them without any driver."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler.build import build
+from compiler.code_object import CodeObject
+from compiler.dtype import DType, dtypes
+from compiler.ir import Node, Op
+from compiler.linear import LinearKernel
+from compiler.target import Target
+
+Array = npt.NDArray[Any]
+VOID = dtypes.void
+
+
+def param(slot: int, dtype: DType, size: int) -> Node:
+    return Node(Op.PARAM, dtype, (), (slot, size))
+
+
+def const(value: float, dtype: DType = dtypes.index) -> Node:
+    return Node.const(value, dtype)
+
+
+def splat(value: Node, lanes: int) -> Node:
+    if lanes == 1:
+        return value
+    return Node(Op.BROADCAST, value.dtype.vec(lanes), (value,))
+
+
+def load(pointer: Node, index: Node, lanes: int = 1, gate: Node | None = None) -> Node:
+    gates = () if gate is None else (gate,)
+    return Node(Op.LOAD, pointer.dtype.vec(lanes), (pointer, index, *gates))
+
+
+def store(pointer: Node, index: Node, value: Node, gate: Node | None = None) -> Node:
+    gates = () if gate is None else (gate,)
+    return Node(Op.STORE, VOID, (pointer, index, value, *gates))
+
+
+def loop(stop: int, step: int = 1, number: int = 0) -> Node:
+    return Node(Op.LOOP, dtypes.index, (const(0), const(stop), const(step)), number)
+
+
+def end(opened: Node) -> Node:
+    return Node(Op.END, VOID, (opened,))
+
+
+def in_order(*statements: Node) -> tuple[Node, ...]:
+    """The statements in their order, every value before its first use."""
+    body: list[Node] = []
+
+    def add(node: Node) -> None:
+        if node in body and node.dtype is not VOID:
+            return
+        for s in node.src:
+            if s.dtype is not VOID and s.op is not Op.LOOP:
+                add(s)
+        body.append(node)
+
+    for statement in statements:
+        add(statement)
+    return tuple(body)
+
+
+def kernel(
+    params: Sequence[Node], *statements: Node, written: Sequence[int] = (0,), name: str = "kernel"
+) -> LinearKernel:
+    return LinearKernel(name, tuple(params), in_order(*statements), written=frozenset(written))
+
+
+def elementwise(
+    size: int,
+    lanes: int,
+    output: DType,
+    inputs: Sequence[DType],
+    compute: Callable[..., Node],
+) -> LinearKernel:
+    """`out[i] = compute(in0[i], in1[i], ...)` in steps of `lanes`; `size` is a multiple of it."""
+    params = [param(i, dtype, size) for i, dtype in enumerate((output, *inputs))]
+    i = loop(size, lanes)
+    value = compute(*(load(p, i, lanes) for p in params[1:]))
+    return kernel(params, i, store(params[0], i, value), end(i))
+
+
+class Program:
+    """A CodeObject in executable memory of this process."""
+
+    def __init__(self, code: CodeObject) -> None:
+        self.code = code
+        self.memory = mmap.mmap(
+            -1, len(code.image) + 1, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
+        )
+        self.memory.write(code.image)
+        base = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+        for relocation in code.relocations:
+            struct.pack_into("<Q", self.memory, relocation.offset, base + relocation.addend)
+        unsigned = ctypes.c_uint32
+        signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, unsigned, unsigned, unsigned)
+        self.entry = signature(base + code.entry)
+
+    def __call__(self, *arguments: Array | int, grid: tuple[int, int, int] = (1, 1, 1)) -> None:
+        """Runs every block of the grid, one after the other."""
+        slots = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
+        kernarg = struct.pack(f"<{len(slots)}q", *slots)
+        for z in range(grid[2]):
+            for y in range(grid[1]):
+                for x in range(grid[0]):
+                    self.entry(kernarg, x, y, z)
+
+
+def run(
+    linear: LinearKernel,
+    target: Target,
+    *arguments: Array | int,
+    grid: tuple[int, int, int] = (1, 1, 1),
+) -> None:
+    """Builds and runs a kernel once."""
+    Program(build(linear, target))(*arguments, grid=grid)
+
+
+NUMPY: dict[DType, Any] = {
+    dtype: np.dtype(dtype.name) for dtype in dtypes.all if dtype is not dtypes.bfloat16
+}
+"""NumPy's type of each element type; bfloat16 is handled as uint16."""
+NUMPY[dtypes.bfloat16] = np.dtype("uint16")
+
+
+def bfloat16_to_float(bits: Array) -> Array:
+    return (bits.astype(np.uint32) << 16).view(np.float32)
