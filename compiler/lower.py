@@ -88,9 +88,11 @@ class _Lowering:
 
     def visit(self, node: Node, at: Indices, valid: Node) -> Generator[Place, Node, Node]:
         """Yields the places it needs and returns the scalar node."""
-        while node.op in _MOVES:
-            at = _MOVES[node.op](node, at)
-            node = node.src[0]
+        if node.op in _MOVES:
+            while node.op in _MOVES:
+                at = _MOVES[node.op](node, at)
+                node = node.src[0]
+            return (yield (node, at, valid))
         if node.op is Op.PAD:
             exists, at = _unpad(node, at)
             inner = yield (node.src[0], at, conjunction(valid, exists))

@@ -268,11 +268,11 @@ def _lane_choices(
         lanes = _lanes_for(extent, facts.lanes)
         used = extent / (-(-extent // lanes) * lanes)
         score = used * lanes
-        if facts.stride(wide.src[1], axis) == 1:
-            score *= 1.5
+        reuse = math.prod(upper_of(a) for a in rows)
+        if facts.stride(wide.src[1], axis) != 1:
+            score *= min(1.0, (1 + reuse) / 64)  # gathers, unless a local copy serves many rows
         if facts.stride(facts.store.src[1], axis) == 1:
-            score *= 1.5
-        score *= min(1.0, (1 + math.prod(upper_of(a) for a in rows)) / 8)
+            score *= 1.1
         yield score, _Contraction(reduce, wide, narrow, axis, rows)
 
 
