@@ -1,0 +1,1 @@
+"""The processor as a device: LLVM and CLANG, which differ only in who compiles kernels."""

@@ -1,0 +1,253 @@
+"""A queue of the processor: a ring, its native thread, and the memory of arguments.
+
+The ring is consumed by `@processor` (drivers/native/processor.py). Producers hold `_lock`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from drivers.cpu.encode import EncodedList, Encoder
+from drivers.cpu.report import describe_queue
+from drivers.errors import ArgumentMismatch, DeviceHang, SystemCallFailed
+from drivers.memory import Storage
+from drivers.native.image import native
+from drivers.native.layout import RECORD_BYTES, BoundState, Job, Pool, QueueState
+from drivers.queue import BoundCommands, Queue, Step
+from drivers.timeline import (
+    SLICE_NS,
+    Point,
+    Timeline,
+    host_address,
+    memory_view,
+    register_queue,
+    unregister_queue,
+)
+
+if TYPE_CHECKING:
+    from drivers.cpu.device import CpuDevice
+
+STACK_BYTES = 16 << 20  # kernels keep up to 1 MiB of local arrays on the stack
+_ARENA_BYTES = 256 << 10
+_SUBMITTED = QueueState.submitted.offset // 8
+_STOP_TIMEOUT_S = 2.0
+
+
+def _aligned(size_bytes: int) -> int:
+    return (size_bytes + 63) & ~63
+
+
+class CpuQueue(Queue):
+    """One ring, one thread, one timeline."""
+
+    def __init__(
+        self, device: CpuDevice, name: str, job: int, ring_records: int, initial_value: int
+    ) -> None:
+        if ring_records < 2 or ring_records & (ring_records - 1) or ring_records > 1 << 20:
+            raise ArgumentMismatch(
+                f"A ring has a power of two of records, 2 to 2^20, not {ring_records}.",
+                device=device.name, operation="queue",
+            )
+        self.device, self.name = device, name
+        self._device_name = device.name
+        self.timeline = Timeline(f"{device.name} queue {name}", initial_value, device.timeout_ms)
+        self._lock = threading.Lock()
+        self._arena = _Arena(device)
+        self.closed = False
+        # One block: the state, then the ring.
+        self._storage = device.allocator.allocate(
+            ctypes.sizeof(QueueState) + ring_records * RECORD_BYTES
+        )
+        self.address = self._storage.address
+        ctypes.memset(self.address, 0, self._storage.size_bytes)
+        self.state = state = QueueState.from_address(self.address)
+        self._words = memory_view(self.address, ctypes.sizeof(QueueState)).cast("Q")
+        state.host, state.pool = host_address(), device.pool_address
+        state.job = device.pool_address + Pool.jobs.offset + job * ctypes.sizeof(Job)
+        state.ring = self.address + ctypes.sizeof(QueueState)
+        state.mask = ring_records - 1
+        state.timeline, state.submitted = self.timeline.address, initial_value
+        self.timeline.describe = lambda: describe_queue(device, self)
+        try:
+            state.kick = device.system.kick(native().functions["kick"])
+            self._thread = device.system.start_thread(
+                native().functions["processor"], self.address, STACK_BYTES
+            )
+        except OSError as error:
+            raise SystemCallFailed.wrap(error, "start_thread", device.name) from error
+        register_queue(self)
+
+    @property
+    def device_name(self) -> str:
+        """The device it belongs to."""
+        return self._device_name
+
+    @property
+    def pending(self) -> Point | None:
+        """The last Point submitted, if it has not been reached."""
+        submitted = self._words[_SUBMITTED]
+        return None if self.timeline.value >= submitted else Point(self.timeline, submitted)
+
+    def submit_steps(self, steps: Sequence[Step], variables: dict[str, Any]) -> Point:
+        """Encodes a list into argument memory and puts it into the ring."""
+        encoded = Encoder(self._device_name, steps).finish()
+        with self._lock:
+            self.device.check_usable()
+            values_at = _aligned(len(encoded.block))
+            patches_at = values_at + _aligned(encoded.table.value_bytes)
+            size = patches_at + encoded.table.patch_bytes
+            address, keep = self._arena.take(size)
+            encoded.place(address, memory_view(address, size))
+            self._patch(encoded, address, values_at, patches_at, variables)
+            value = native().submit(self.address, address, encoded.record_count, 0)
+            if value < 0:
+                value = self._submit_slowly(address, encoded.record_count)
+            del keep  # in flight now, so its memory waits for the Point
+        return Point(self.timeline, value)
+
+    def _patch(
+        self, encoded: EncodedList, address: int, values_at: int, patches_at: int,
+        variables: dict[str, Any],
+    ) -> None:
+        table = encoded.table
+        values = memory_view(address + values_at, table.value_bytes)
+        table.filler().fill(values, variables)
+        table.write_patches(address + patches_at)
+        wrong = native().apply_patches(
+            address + values_at, address + patches_at, table.patch_count, address
+        )
+        if wrong >= 0:
+            raise table.out_of_limits(wrong, variables)
+
+    def _submit_slowly(self, address: int, count: int) -> int:
+        deadline = time.monotonic() + self.device.timeout_ms / 1e3
+        while True:
+            value = native().submit_blocking(self.address, address, count, SLICE_NS)
+            if value >= 0:
+                return value
+            self.check_progress(deadline)
+
+    def check_progress(self, deadline: float) -> None:
+        """Raises when a submitter has waited for room in the ring until its deadline."""
+        self.device.check_usable()
+        if time.monotonic() >= deadline:
+            raise DeviceHang(
+                f"{self._device_name} queue {self.name} made no room for new commands within "
+                f"{self.device.timeout_ms / 1e3:g} s. {describe_queue(self.device, self)}",
+                device=self._device_name, operation="submit",
+            )
+
+    def bind_steps(self, steps: tuple[Step, ...]) -> BoundCommands:
+        """Encodes a list into device memory for replays."""
+        return CpuBoundCommands(self, steps)
+
+    def synchronize(self, timeout_ms: float | None = None) -> None:
+        """Waits for everything submitted so far."""
+        point = self.pending
+        if point is not None:
+            point.wait(timeout_ms)
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Changes whenever the queue gets on; equal twice over means that it may hang."""
+        return self.state.tail, self.state.current
+
+    def stop(self) -> bool:
+        """Ends the thread, whatever is left in the ring; false if a kernel does not let it."""
+        self.closed = True
+        native().queue_stop(self.address)
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
+        while not self.state.stopped:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.0002)
+        self.device.system.join_thread(self._thread)
+        unregister_queue(self)
+        return True
+
+    def forget(self) -> None:
+        """Leaves the thread alone, because it belongs to another process or cannot be ended."""
+        self.closed = True
+        unregister_queue(self)
+
+
+class _Arena:
+    """Argument memory of lists that are submitted once, carved from chunks.
+
+    A full chunk is freed like any buffer, so it is written again only when everything that
+    was in flight has retired. The queue's lock is held.
+    """
+
+    def __init__(self, device: CpuDevice) -> None:
+        self._device = device
+        self._chunk: Storage | None = None
+        self._used = 0
+
+    def take(self, size_bytes: int) -> tuple[int, Storage]:
+        """Memory that stays as it is until the next Point; the caller holds the Storage."""
+        size = _aligned(size_bytes)
+        if size > _ARENA_BYTES:
+            storage = self._device.allocator.allocate(size)
+            return storage.address, storage
+        if self._chunk is None or self._used + size > _ARENA_BYTES:
+            self._chunk, self._used = self._device.allocator.allocate(_ARENA_BYTES), 0
+        address = self._chunk.address + self._used
+        self._used += size
+        return address, self._chunk
+
+
+class CpuBoundCommands(BoundCommands):
+    """A bound list: state, values, patches and several blocks in one piece of memory."""
+
+    def __init__(self, queue: CpuQueue, steps: tuple[Step, ...]) -> None:
+        self._queue, self._steps = queue, steps
+        encoded = Encoder(queue.device_name, steps).finish()
+        self._table = table = encoded.table
+        self.names = table.names
+        self._filler = table.filler()
+        values_at = _aligned(ctypes.sizeof(BoundState))
+        patches_at = values_at + _aligned(table.value_bytes)
+        blocks_at = patches_at + _aligned(table.patch_bytes)
+        stride = _aligned(len(encoded.block))
+        queue.device.check_usable()
+        self._storage = queue.device.allocator.allocate(blocks_at + stride * BoundState.COPIES)
+        self._address = address = self._storage.address
+        state = BoundState.from_address(address)
+        state.queue, state.record_count = queue.address, encoded.record_count
+        state.blocks, state.stride = address + blocks_at, stride
+        state.patches, state.patch_count = address + patches_at, table.patch_count
+        state.values, state.next = address + values_at, 0
+        for copy in range(BoundState.COPIES):
+            state.last[copy] = 0
+            block = address + blocks_at + copy * stride
+            encoded.place(block, memory_view(block, len(encoded.block)))
+        table.write_patches(address + patches_at)
+        self._values = memory_view(address + values_at, table.value_bytes)
+        self._replay = native().replay
+        self._lock, self._timeline = queue._lock, queue.timeline
+        self._device = queue.device
+
+    def replay(self, **variables: Any) -> Point:
+        """Runs the list once more with these values for its Vars."""
+        with self._lock:
+            if self._device.unusable:
+                self._device.check_usable()
+            self._filler.fill(self._values, variables)
+            value = self._replay(self._address, 0)
+            if value < 0:
+                value = self._replay_slowly(value, variables)
+        return Point(self._timeline, value)
+
+    def _replay_slowly(self, value: int, variables: dict[str, Any]) -> int:
+        deadline = time.monotonic() + self._device.timeout_ms / 1e3
+        while value < 0:
+            if value < -1:
+                raise self._table.out_of_limits(-2 - value, variables)
+            value = native().replay_blocking(self._address, SLICE_NS)
+            if value == -1:
+                self._queue.check_progress(deadline)
+        return value

@@ -1,0 +1,133 @@
+"""Device names: what there is, whether it opens here, and opening it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from drivers.device import Device
+from drivers.errors import DeviceNotAvailable, HardwareError, UnknownDevice
+from drivers.memory import CachePolicy
+from drivers.native.image import ARCHITECTURES, host_arch
+from drivers.system import System
+from drivers.timeline import DEFAULT_TIMEOUT_MS
+
+INSTANCE_LIMIT = 16
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One row of the table: what the name stands for, and the parts if there is a driver.
+
+    `missing` says why it cannot be opened here ('' if it can), with the remedy.
+    """
+
+    title: str
+    missing: Callable[[], tuple[str, str]]
+    open: Callable[..., Device] | None = None
+
+
+def _planned(title: str) -> Backend:
+    sentence = f"This version of tinyhw has no backend for {title} yet."
+    return Backend(title, lambda: (sentence, "Use LLVM or CLANG."))
+
+
+def _processor_missing() -> tuple[str, str]:
+    if host_arch() not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        return f"The processor is {host_arch()}; the drivers know {known}.", ""
+    if importlib.util.find_spec("llvmlite") is None:
+        return "llvmlite is not installed.", "Run `pip install llvmlite`."
+    return "", ""
+
+
+def _clang_missing() -> tuple[str, str]:
+    from drivers.cpu.host import find_clang
+
+    sentence, remedy = _processor_missing()
+    if not sentence and find_clang() is None:
+        sentence = "There is no clang executable on PATH (clang or clang-N)."
+        remedy = "Install it, for example with `apt install clang`, or use LLVM."
+    return sentence, remedy
+
+
+def _open_processor(compiler: str) -> Callable[..., Device]:
+    def opened(name: str, **options: Any) -> Device:
+        from drivers.cpu.device import CpuDevice
+
+        return CpuDevice(name, compiler, **options)
+
+    return opened
+
+
+BACKENDS: dict[str, Backend] = {
+    "AMD": _planned("AMD's kernel driver"),
+    "NV": _planned("NVIDIA's kernel driver"),
+    "QCOM": _planned("Qualcomm's kernel driver"),
+    "METAL": _planned("Apple's Metal"),
+    "CUDA": _planned("CUDA"),
+    "GPU": _planned("OpenCL"),
+    "CLANG": Backend("the processor, by clang", _clang_missing, _open_processor("clang")),
+    "LLVM": Backend("the processor, by LLVM", _processor_missing, _open_processor("llvm")),
+    "WEBGPU": _planned("WebGPU"),
+}
+
+DEVICE_NAMES: tuple[str, ...] = tuple(BACKENDS)
+
+
+def _parse(name: str) -> tuple[str, int]:
+    kind, colon, index = name.partition(":")
+    kind = kind.upper()
+    if kind not in BACKENDS:
+        raise UnknownDevice(
+            f"There is no device {name!r}; the names are {', '.join(DEVICE_NAMES)}.",
+            device=name, operation="open",
+        )
+    if colon and not (index.isdecimal() and int(index) < INSTANCE_LIMIT):
+        raise UnknownDevice(
+            f"Device {name!r} has {index!r} for its number, which goes from 0 to "
+            f"{INSTANCE_LIMIT - 1}.",
+            device=name, operation="open",
+        )
+    return kind, int(index) if colon else 0
+
+
+def probe(name: str) -> tuple[bool, str]:
+    """Whether a device would open here, and a sentence that says what it is or why not."""
+    try:
+        kind, _ = _parse(name)
+        backend = BACKENDS[kind]
+        sentence, remedy = backend.missing()
+    except HardwareError as error:
+        return False, str(error)
+    if sentence:
+        return False, " ".join(part for part in (sentence, remedy) if part)
+    return True, f"{backend.title[0].upper()}{backend.title[1:]}."
+
+
+def open_device(
+    name: str = "LLVM",
+    *,
+    system: System | None = None,
+    timeout_ms: float = DEFAULT_TIMEOUT_MS,
+    memory_limit_bytes: int | None = None,
+    cache_policy: CachePolicy | None = None,
+) -> Device:
+    """Opens a device by name, 'LLVM' or 'LLVM:1'; every call gives one of its own.
+
+    `timeout_ms` is how long waits last that give no deadline. Raises UnknownDevice or
+    DeviceNotAvailable, each saying what to do.
+    """
+    kind, index = _parse(name)
+    backend = BACKENDS[kind]
+    sentence, remedy = backend.missing()
+    if sentence or backend.open is None:
+        raise DeviceNotAvailable(
+            f"{name} cannot be opened: {sentence}", device=name, operation="open", remedy=remedy
+        )
+    return backend.open(
+        f"{kind}:{index}", system=system, timeout_ms=timeout_ms,
+        memory_limit_bytes=memory_limit_bytes, cache_policy=cache_policy,
+    )
