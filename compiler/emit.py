@@ -86,6 +86,11 @@ class Emitter:
         src = (pointer, where, self.widen(value, lanes), *gate)
         self.body.append(Node(Op.STORE, dtypes.void, src))
 
+    def is_consecutive(self, address: Node) -> bool:
+        """Whether lanes (if there are any) address neighbouring elements."""
+        _, lanes, consecutive = self._access(address)
+        return lanes == 1 or consecutive
+
     # ---- values ----
 
     def emit(self, root: Node, mask: Node) -> Node:

@@ -194,9 +194,36 @@ class _Lineariser:
 
     def _store(self) -> None:
         pointer, address, value = self.plan.store.src
-        for places in self._places(list(self.open)):
-            scalar = self._value(value, places)
-            self.emitter.store(pointer, rebuild(address, places), scalar, self._mask(places))
+        everywhere = self._places(list(self.open))
+        addresses = [rebuild(address, places) for places in everywhere]
+        if len(everywhere) > 1 and not self.emitter.is_consecutive(addresses[0]):
+            self._store_by_lane(everywhere, addresses)
+            return
+        for places, here in zip(everywhere, addresses, strict=True):
+            self.emitter.store(pointer, here, self._value(value, places), self._mask(places))
+
+    def _store_by_lane(
+        self, everywhere: Sequence[Mapping[Node, Node]], addresses: Sequence[Node]
+    ) -> None:
+        """Stores whose lanes lie apart: through local memory, then one lane after the other."""
+        pointer, _, value = self.plan.store.src
+        (axis,) = (a for a in self.open if self.open[a].lanes > 1)
+        lanes = self.open[axis].lanes
+        lane = lane_variable(axis, lanes)
+        tile = self.emitter.local(value.dtype, next(self.counter), len(everywhere) * lanes)
+        for number, places in enumerate(everywhere):
+            vector = self.emitter.widen(self._value(value, places), lanes)
+            self.emitter.store(tile, lane + number * lanes, vector, TRUE)
+        with self.emitter.scope():
+            counter = self.emitter.loop(index(0), index(lanes), next(self.counter))
+            one = {lane: counter}
+            for number, (places, here) in enumerate(zip(everywhere, addresses, strict=True)):
+                load = Node(Op.LOAD, value.dtype, (tile, counter + number * lanes))
+                mask = rebuild(self._mask(places), one)
+                self.emitter.store(
+                    pointer, rebuild(here, one), self.emitter.emit(load, TRUE), mask
+                )
+            self.emitter.end(counter)
 
     # ---- reductions ----
 

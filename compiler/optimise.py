@@ -270,7 +270,7 @@ def _lane_choices(
         score = used * lanes
         reuse = math.prod(upper_of(a) for a in rows)
         if facts.stride(wide.src[1], axis) != 1:
-            score *= min(1.0, (1 + reuse) / 64)  # gathers, unless a local copy serves many rows
+            score *= reuse / (reuse + 32)  # gathered, but a local copy serves many rows
         if facts.stride(facts.store.src[1], axis) == 1:
             score *= 1.1
         yield score, _Contraction(reduce, wide, narrow, axis, rows)
