@@ -203,6 +203,8 @@ class Emitter:
 
     def _lane(self, node: Node) -> Node | None:
         """The lane variable below a node, if there is one."""
+        if node in self._lane_of:
+            return self._lane_of[node]
         for below in toposort(node, lambda n: n not in self._lane_of):
             if below not in self._lane_of:
                 if below.op is Op.RANGE:

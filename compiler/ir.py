@@ -11,6 +11,7 @@ Arithmetic is the same everywhere. Two equal nodes are one object, so `is` compa
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import math
@@ -292,6 +293,8 @@ class Node:
     @property
     def digest(self) -> bytes:
         """A hash of the structure, the same in every process (but for BUFFER numbers)."""
+        if hasattr(self, "_digest"):
+            return self._digest
         for node in toposort(self, lambda n: not hasattr(n, "_digest")):
             if not hasattr(node, "_digest"):
                 h = hashlib.blake2b(digest_size=16)
@@ -370,7 +373,12 @@ def _symbolic() -> Any:
 
 def index(value: Extent) -> Node:
     """`value` as an index node."""
-    return value if isinstance(value, Node) else Node(Op.CONST, dtypes.index, (), int(value))
+    return value if isinstance(value, Node) else _index_constant(int(value))
+
+
+@functools.lru_cache(4096)
+def _index_constant(value: int) -> Node:
+    return Node(Op.CONST, dtypes.index, (), value)
 
 
 def upper(extent: Extent) -> int:

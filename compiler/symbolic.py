@@ -131,7 +131,9 @@ def _order(term: Node) -> tuple[int, int, bytes]:
     """A sorting key that is the same in every process."""
     if term.op is Op.RANGE:
         return (0, term.arg[0], b"")
-    return (1, 0, term.digest)
+    if term.op is Op.LOOP:
+        return (1, term.arg, b"")
+    return (2, 0, term.digest)
 
 
 def from_linear(terms: Mapping[Node, int], constant: int) -> Node:
