@@ -18,6 +18,10 @@ class Holder(Protocol):
 
     node: Node
 
+    @property
+    def device(self) -> str:
+        """Where it is, or is to be computed."""
+
 
 class _Entry(weakref.ref["Holder"]):
     """A weak reference to an object, under the base that its node had when it registered."""
@@ -67,6 +71,11 @@ def aliases(base: Node) -> list[Holder]:
         return []
     found = [entry() for entry in list(group.values())]
     return [holder for holder in found if holder is not None]
+
+
+def device_of(base: Node) -> str:
+    """The device on which the objects that stand on `base` want it computed."""
+    return base.device or aliases(base)[0].device
 
 
 def is_base(node: Node) -> bool:

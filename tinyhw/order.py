@@ -1,0 +1,142 @@
+"""The order of kernels: values before their uses, old contents before what overwrites them."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from compiler.ir import Node, Op
+from tinyhw.fuse import storage_of
+
+
+@dataclass(eq=False)
+class Task:
+    """What will be one kernel or copy: it stores `root`, reading the storage nodes `reads`.
+
+    `root` is a stored node, an ASSIGN or a COPY; `ast` and `buffers` are as in KernelCall.
+    """
+
+    root: Node
+    reads: list[Node]
+    ast: Node | None
+    buffers: tuple[Node, ...]
+    after: set[Task] = field(default_factory=set)  # tasks that must have run
+
+    @property
+    def overwrites(self) -> Node | None:
+        """The storage, in the version that an ASSIGN replaces."""
+        return self.root.src[0].base if self.root.op is Op.ASSIGN else None
+
+
+def _data_dependencies(by_root: dict[Node, Task], afters: Iterable[Node]) -> None:
+    """Fills in `after` from what each task reads, and from the order of writes in an AFTER."""
+    for task in by_root.values():
+        task.after = set()
+        for leaf in task.reads:
+            task.after |= _producers(leaf, by_root)
+        version = task.overwrites
+        if version is not None:
+            task.after |= _producers(version, by_root)
+        task.after.discard(task)
+    for after in afters:
+        effects = [by_root[effect] for effect in after.src[1:]]
+        for earlier, later in itertools.pairwise(effects):
+            later.after.add(earlier)
+
+
+def _producers(leaf: Node, by_root: dict[Node, Task]) -> set[Task]:
+    """The tasks that make a storage node what it is."""
+    found: set[Task] = set()
+    todo = [leaf]
+    while todo:
+        node = todo.pop()
+        if node.op is Op.AFTER:
+            found.update(by_root[effect] for effect in node.src[1:])
+            todo.append(node.src[0].base)
+        elif node in by_root:
+            found.add(by_root[node])
+    return found
+
+
+def order_tasks(tasks: list[Task], afters: Iterable[Node]) -> tuple[list[Task], set[Node]]:
+    """The tasks in an order in which each version of storage is read before it is overwritten.
+
+    Where no such order exists (a kernel needs a value from before a write and one that depends
+    on that write), the second result names versions that must be copied before the write; the
+    order is then that of tasks which read the copies instead. `afters` are the AFTER nodes,
+    which say in which order several writes through one version happen.
+    """
+    _data_dependencies({task.root: task for task in tasks}, afters)
+    readers: dict[Node, list[Task]] = {}
+    for task in tasks:
+        for leaf in task.reads:
+            readers.setdefault(_version(leaf), []).append(task)
+    edges = [
+        (reader, writer, _version(writer.overwrites))
+        for writer in tasks
+        if writer.overwrites is not None
+        for reader in readers.get(_version(writer.overwrites), ())
+        if reader is not writer
+    ]
+    added = [
+        (reader, writer) for reader, writer, _ in edges if reader not in writer.after
+    ]
+    for reader, writer in added:
+        writer.after.add(reader)
+    ordered = _topological(tasks)
+    if ordered is not None:
+        return ordered, set()
+    for reader, writer in added:
+        writer.after.discard(reader)
+    copied: set[object] = set()
+    for reader, writer, version in edges:
+        if version in copied:
+            continue
+        if _depends(reader, writer):
+            copied.add(version)
+        else:
+            writer.after.add(reader)
+    return [], {leaf for task in tasks for leaf in task.reads if _version(leaf) in copied}
+
+
+def _version(storage: Node) -> object:
+    """What two storage nodes have in common if they are the same contents of one BUFFER."""
+    if storage.op is not Op.AFTER:
+        return storage
+    return (storage_of(storage), storage.src[1:])
+
+
+def _topological(tasks: list[Task]) -> list[Task] | None:
+    """An order that respects `after`, as near to the given one as possible; None for a cycle."""
+    number = {task: i for i, task in enumerate(tasks)}
+    missing = {task: len(task.after) for task in tasks}
+    followers: dict[Task, list[Task]] = {task: [] for task in tasks}
+    for task in tasks:
+        for before in task.after:
+            followers[before].append(task)
+    ready = [number[task] for task in tasks if not missing[task]]
+    heapq.heapify(ready)
+    ordered: list[Task] = []
+    while ready:
+        task = tasks[heapq.heappop(ready)]
+        ordered.append(task)
+        for follower in followers[task]:
+            missing[follower] -= 1
+            if not missing[follower]:
+                heapq.heappush(ready, number[follower])
+    return ordered if len(ordered) == len(tasks) else None
+
+
+def _depends(task: Task, on: Task) -> bool:
+    """Whether `task` runs after `on`."""
+    todo, seen = [task], {task}
+    while todo:
+        for before in todo.pop().after:
+            if before is on:
+                return True
+            if before not in seen:
+                seen.add(before)
+                todo.append(before)
+    return False
