@@ -17,7 +17,7 @@ from compiler.dtype import ConstType, DType, dtypes
 from compiler.emit import Emitter, block_variable, lane_variable
 from compiler.ir import Node, Op, index, toposort
 from compiler.linear import LinearKernel
-from compiler.plan import Grid, Plan, Stage, dependencies
+from compiler.plan import Grid, Plan, Stage, count_bytes, count_operations, dependencies
 from compiler.symbolic import TRUE, less, minimum, mul, rebuild
 
 
@@ -71,13 +71,9 @@ class _Lineariser:
         self._outputs(0)
         plan = self.plan
         nodes = toposort(plan.store)
-        buffers = sorted({n for n in nodes if n.op is Op.PARAM}, key=lambda n: int(n.arg[0]))
-        variables = {
-            v: None
-            for n in nodes
-            for v in ([n] if n.op is Op.VARIABLE else [])
-        }
-        params = (*buffers, *sorted(variables, key=lambda n: str(n.arg[0])))
+        buffers = sorted((n for n in nodes if n.op is Op.PARAM), key=lambda n: int(n.arg[0]))
+        variables = sorted((n for n in nodes if n.op is Op.VARIABLE), key=lambda n: str(n.arg[0]))
+        params = (*buffers, *variables)
         blocks = plan.grid.blocks if plan.grid else 1
         return LinearKernel(
             name=plan.name,
@@ -85,6 +81,8 @@ class _Lineariser:
             body=tuple(self.emitter.body),
             grid=(blocks, 1, 1),
             written=frozenset({params.index(plan.store.src[0])}),
+            operations=count_operations(plan.store),
+            bytes_moved=count_bytes(plan.store),
         )
 
     # ---- loops ----

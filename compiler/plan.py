@@ -5,10 +5,15 @@ A plan changes no value. `optimise.py` makes it from a Target, `linearise.py` ca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from compiler.ir import Node, Op, toposort
+from compiler.dtype import dtypes
+from compiler.ir import ALU, Node, Op, toposort, upper
+
+
+_COUNTED = ALU - {Op.CAST, Op.BITCAST}
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,27 @@ class Plan:
         if tile.lanes > 1:
             parts.append(f"{tile.lanes} lanes")
         return ", ".join(parts)
+
+
+def count_operations(store: Node) -> int:
+    """Arithmetic operations on values in the whole kernel, each as often as it happens."""
+    depends = dependencies(store)
+    total = 0
+    for node in toposort(store):
+        if node.op is Op.REDUCE:
+            axes = depends[node.src[0]] | frozenset(node.src[1:])
+        elif node.op in _COUNTED and node.dtype not in (dtypes.index, dtypes.bool):
+            axes = depends[node]
+        else:
+            continue
+        total += math.prod(upper(axis.src[0]) for axis in axes)
+    return total
+
+
+def count_bytes(store: Node) -> int:
+    """Bytes of every buffer that the kernel touches, each counted once."""
+    buffers = {node for node in toposort(store) if node.op is Op.PARAM}
+    return sum(int(b.arg[1]) * b.dtype.itemsize for b in buffers)
 
 
 def dependencies(root: Node) -> dict[Node, frozenset[Node]]:
