@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from drivers.errors import HardwareError
+from compiler.errors import TinyhwError
 from tinyhw import Device, Tensor, TinyJit, nn
 from tinyhw.nn.datasets import mnist
 
@@ -179,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ntrain_mnist: interrupted before the end; nothing was saved.", file=sys.stderr)
         return INTERRUPTED
-    except HardwareError as error:
+    except TinyhwError as error:
         print(f"train_mnist: {error}", file=sys.stderr)
         return 1
 
