@@ -131,17 +131,17 @@ class dtypes:  # noqa: N801  (the name that tinygrad's users know)
     all: Final = (bool, *ints, *floats)
 
     @staticmethod
-    def is_float(dtype: DType) -> "bool":  # type: ignore[valid-type]
+    def is_float(dtype: DType) -> bool:  # type: ignore[valid-type]
         """Whether `dtype` is a floating-point type."""
         return dtype.kind == "f"
 
     @staticmethod
-    def is_int(dtype: DType) -> "bool":  # type: ignore[valid-type]
+    def is_int(dtype: DType) -> bool:  # type: ignore[valid-type]
         """Whether `dtype` is a signed or unsigned integer (bool is neither)."""
         return dtype.kind in "iu"
 
     @staticmethod
-    def is_unsigned(dtype: DType) -> "bool":  # type: ignore[valid-type]
+    def is_unsigned(dtype: DType) -> bool:  # type: ignore[valid-type]
         """Whether `dtype` is an unsigned integer."""
         return dtype.kind == "u"
 
@@ -151,9 +151,7 @@ class dtypes:  # noqa: N801  (the name that tinygrad's users know)
         return _BY_NAME[name]
 
 
-_BY_NAME: dict[str, DType] = {
-    d.name: d for d in (*dtypes.all, dtypes.index, dtypes.void)
-}
+_BY_NAME: dict[str, DType] = {d.name: d for d in (*dtypes.all, dtypes.index, dtypes.void)}
 
 
 def _restore(name: str, lanes: int) -> DType:

@@ -1,4 +1,4 @@
-"""Writes instructions: a scalar expression becomes vector code wherever a lane variable is in it."""
+"""Writes instructions: a scalar expression becomes vector code where a lane variable is in it."""
 
 from __future__ import annotations
 
@@ -169,7 +169,8 @@ class Emitter:
 
     def _elementwise(self, op: Op, dtype: DType, src: tuple[Node, ...], arg: object) -> Node:
         lanes = max((s.dtype.lanes for s in src), default=1)
-        return self._append(Node(op, dtype.vec(lanes), tuple(self.widen(s, lanes) for s in src), arg))
+        wide = tuple(self.widen(s, lanes) for s in src)
+        return self._append(Node(op, dtype.vec(lanes), wide, arg))
 
     def _gate(self, load: Node, mask: Node) -> Node:
         gate = load.src[2] if len(load.src) > 2 else TRUE
@@ -211,7 +212,7 @@ class Emitter:
                     number = below.arg[0]
                     found = below if LANE_ID <= number < GRID_ID else None
                 else:
-                    found = next((l for s in below.src if (l := self._lane_of[s])), None)
+                    found = next((lane for s in below.src if (lane := self._lane_of[s])), None)
                 self._lane_of[below] = found
         return self._lane_of[node]
 

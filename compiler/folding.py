@@ -75,8 +75,8 @@ def absorbing(node: Node) -> Node | None:
 @FOLDING.on(Op.MUL)
 def two_factors(node: Node) -> Node | None:
     """(x * -1) * -1 is x."""
-    match node:
-        case Node(src=(Node(op=Op.MUL, src=(x, Node(op=Op.CONST, arg=-1))), Node(op=Op.CONST, arg=-1))):
+    match node.src:
+        case (Node(op=Op.MUL, src=(x, Node(op=Op.CONST, arg=-1))), Node(op=Op.CONST, arg=-1)):
             return x
     return None
 

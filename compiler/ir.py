@@ -98,9 +98,7 @@ class Op(IntEnum):
         return self.name
 
 
-MOVEMENT = frozenset(
-    {Op.RESHAPE, Op.PERMUTE, Op.EXPAND, Op.PAD, Op.SHRINK, Op.FLIP, Op.SKEW}
-)
+MOVEMENT = frozenset({Op.RESHAPE, Op.PERMUTE, Op.EXPAND, Op.PAD, Op.SHRINK, Op.FLIP, Op.SKEW})
 ALU = frozenset(Op(i) for i in range(Op.ADD, Op.BITCAST + 1))
 COMPARE = frozenset({Op.CMPLT, Op.CMPNE, Op.CMPEQ})
 
@@ -145,8 +143,12 @@ class Node:
     shape: Shape
     device: str | None
     origin: tuple[str, int] | None
+    _digest: bytes
+    _linear: tuple[dict[Node, int], int]
+    _bounds: tuple[int, int]
 
     def __new__(cls, op: Op, dtype: DType, src: tuple[Node, ...] = (), arg: Any = None) -> Node:
+        """The one node with these parts."""
         # A float constant's key is its bits: -0.0 is not 0.0, and NaN equals itself.
         named = arg.hex() if op is Op.CONST and isinstance(arg, float) else arg
         key = (op, dtype, src, named)
@@ -326,49 +328,43 @@ class Node:
 
     # ---- index arithmetic (dtypes.index), simplified as it is written ----
     def __add__(self, other: Extent) -> Node:
-        return _symbolic().add(self, index(other))
+        return symbolic.add(self, index(other))
 
     def __radd__(self, other: Extent) -> Node:
-        return _symbolic().add(index(other), self)
+        return symbolic.add(index(other), self)
 
     def __sub__(self, other: Extent) -> Node:
-        return _symbolic().add(self, _symbolic().mul(index(other), index(-1)))
+        return symbolic.add(self, symbolic.mul(index(other), index(-1)))
 
     def __rsub__(self, other: Extent) -> Node:
-        return _symbolic().add(index(other), _symbolic().mul(self, index(-1)))
+        return symbolic.add(index(other), symbolic.mul(self, index(-1)))
 
     def __neg__(self) -> Node:
-        return _symbolic().mul(self, index(-1))
+        return symbolic.mul(self, index(-1))
 
     def __mul__(self, other: Extent) -> Node:
-        return _symbolic().mul(self, index(other))
+        return symbolic.mul(self, index(other))
 
     def __rmul__(self, other: Extent) -> Node:
-        return _symbolic().mul(index(other), self)
+        return symbolic.mul(index(other), self)
 
     def __floordiv__(self, other: Extent) -> Node:
-        return _symbolic().idiv(self, index(other))
+        return symbolic.idiv(self, index(other))
 
     def __mod__(self, other: Extent) -> Node:
-        return _symbolic().mod(self, index(other))
+        return symbolic.mod(self, index(other))
 
     def __lt__(self, other: Extent) -> Node:
-        return _symbolic().less(self, index(other))
+        return symbolic.less(self, index(other))
 
     def __gt__(self, other: Extent) -> Node:
-        return _symbolic().less(index(other), self)
+        return symbolic.less(index(other), self)
 
     def __le__(self, other: Extent) -> Node:
-        return _symbolic().less(self, index(other) + 1)
+        return symbolic.less(self, index(other) + 1)
 
     def __ge__(self, other: Extent) -> Node:
-        return _symbolic().less(index(other), self + 1)
-
-
-def _symbolic() -> Any:
-    from compiler import symbolic
-
-    return symbolic
+        return symbolic.less(index(other), self + 1)
 
 
 def index(value: Extent) -> Node:
@@ -385,7 +381,7 @@ def upper(extent: Extent) -> int:
     """The greatest value an extent can have."""
     if isinstance(extent, int):
         return extent
-    return int(_symbolic().bounds(extent)[1])
+    return int(symbolic.bounds(extent)[1])
 
 
 def _infer_shape(op: Op, src: tuple[Node, ...], arg: Any) -> Shape:
@@ -585,3 +581,7 @@ def chain(op: Op, nodes: Iterable[Node]) -> Node:
     for node in it:
         result = result.alu(op, node)
     return result
+
+
+# Index operators above use it, and it uses Node: the import stands where both can be.
+from compiler import symbolic  # noqa: E402

@@ -138,12 +138,12 @@ class _Lineariser:
             if single or not segment.looped:
                 counter, loop = segment.start, None
             else:
-                counter = loop = self.emitter.loop(
-                    segment.start, segment.stop, next(self.counter)
-                )
+                counter = loop = self.emitter.loop(segment.start, segment.stop, next(self.counter))
             rest = not segment.looped or segment.first > 0
-            base = index(segment.first) if rest else mul(
-                counter, index(segment.unroll * segment.lanes)
+            base = (
+                index(segment.first)
+                if rest
+                else mul(counter, index(segment.unroll * segment.lanes))
             )
             self.open[axis] = self._open_axis(axis, base, segment)
             yield
@@ -218,9 +218,7 @@ class _Lineariser:
             for number, (places, here) in enumerate(zip(everywhere, addresses, strict=True)):
                 load = Node(Op.LOAD, value.dtype, (tile, counter + number * lanes))
                 mask = rebuild(self._mask(places), one)
-                self.emitter.store(
-                    pointer, rebuild(here, one), self.emitter.emit(load, TRUE), mask
-                )
+                self.emitter.store(pointer, rebuild(here, one), self.emitter.emit(load, TRUE), mask)
             self.emitter.end(counter)
 
     # ---- reductions ----

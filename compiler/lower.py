@@ -1,4 +1,4 @@
-"""From a fused tensor expression to a kernel: one index per output axis is carried down to the loads.
+"""From a fused tensor expression to a kernel: an index per output axis is carried to the loads.
 
 `lower` turns ASSIGN(target, value) into a scalar STORE over RANGE indices. A movement op maps an
 output index to an input index and, for PAD, a condition under which the input exists; no stride
@@ -214,8 +214,7 @@ def _permute(node: Node, at: Indices) -> Indices:
 
 def _expand(node: Node, at: Indices) -> Indices:
     return tuple(
-        index(0) if extent == 1 else i
-        for i, extent in zip(at, node.src[0].shape, strict=True)
+        index(0) if extent == 1 else i for i, extent in zip(at, node.src[0].shape, strict=True)
     )
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from compiler.dtype import dtypes
 from compiler.ir import ALU, Node, Op, toposort, upper
 
-
 _COUNTED = ALU - {Op.CAST, Op.BITCAST}
 
 
@@ -53,7 +52,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Plan:
-    """`order` are the output axes from the outermost loop in; REDUCE nodes carry their own order."""
+    """`order` are the output axes from the outermost loop in; `reduce_order` those of REDUCEs."""
 
     name: str
     store: Node

@@ -313,6 +313,7 @@ def _divide_symbolic(a: Node, b: Node) -> tuple[Node, Node]:
     divisor = _factors(b) if len(linear(b)[0]) == 1 and linear(b)[1] == 0 else [b]
     whole: Terms = {}
     rest: Terms = {}
+    extra = 0
     for term, factor in terms.items():
         factors = _factors(term)
         left = list(factors)
@@ -326,19 +327,15 @@ def _divide_symbolic(a: Node, b: Node) -> tuple[Node, Node]:
             quotient = index(1)
             for f in left:
                 quotient = mul(quotient, f)
-            for t, f in linear(mul(quotient, index(factor)))[0].items():
-                _accumulate(whole, t, f)
-            constant_part = linear(mul(quotient, index(factor)))[1]
-            if constant_part:
-                _accumulate(whole, index(1), constant_part)
+            parts, number = linear(mul(quotient, index(factor)))
+            extra += number
+            for part, times in parts.items():
+                _accumulate(whole, part, times)
     remainder = from_linear(rest, constant)
-    extra = whole.pop(index(1), 0)
     if _is_below(remainder, b):
         return from_linear(whole, extra), remainder
     quotient_rest = Node(Op.IDIV, dtypes.index, (remainder, b))
-    return add(from_linear(whole, extra), quotient_rest), Node(
-        Op.MOD, dtypes.index, (remainder, b)
-    )
+    return add(from_linear(whole, extra), quotient_rest), Node(Op.MOD, dtypes.index, (remainder, b))
 
 
 def _is_below(x: Node, limit: Node) -> bool:
