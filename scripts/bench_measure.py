@@ -13,7 +13,6 @@ from bench_libraries import Library, open_library
 
 WARM_UPS = 3  # TinyJit runs, then captures, then replays
 TURNS = 5  # how often each library gets the machine within a row
-FEWEST_SAMPLES = 5
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def take_turn(contender: Contender, seconds: float) -> list[float]:
     contender.call(0)
     end_s = time.perf_counter() + seconds
     index = 0
-    while time.perf_counter() < end_s or len(samples) < FEWEST_SAMPLES // TURNS:
+    while time.perf_counter() < end_s or not samples:
         index += 1
         start_s = time.perf_counter()
         result = contender.call(index)
@@ -139,7 +138,7 @@ class Report:
     def heading(self) -> str:
         """The table's first lines."""
         columns = [f"{name:>10}" for name in self.libraries]
-        columns += [f"{'× ' + name:>10}" for name in self.others]
+        columns += [f"{'× ' + name:>12}" for name in self.others]
         return f"{self.machine}\n{'':34}{''.join(columns)}   tinyhw's rate"
 
     def line(self, row: Row, cells: dict[str, Cell]) -> str:
@@ -147,7 +146,7 @@ class Report:
         columns = [f"{shown(cells.get(name), row.unit):>10}" for name in self.libraries]
         for name in self.others:
             ratio = self.ratio(cells, name)
-            columns.append(f"{'' if ratio is None else f'{ratio:.2f}':>10}")
+            columns.append(f"{'' if ratio is None else f'{ratio:.2f}':>12}")
         ours = cells.get("tinyhw")
         rate = (
             f"   {row.work / ours.value / 1e9:.1f} {row.work_unit}"
