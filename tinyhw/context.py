@@ -128,26 +128,31 @@ class Context(contextlib.ContextDecorator):
             ContextVar.all[name].value = value
 
 
-class GlobalCounters:
+class _Counters:
     """What has run since `reset()`; `mem_used` is what is allocated now, reset or not.
 
     Operations and bytes are the compiler's estimates. `time_sum_s` adds up the kernels' own
     times, which are only taken with DEBUG of 2 and more.
     """
 
-    kernel_count: ClassVar[int] = 0
-    global_ops: ClassVar[int] = 0
-    global_mem: ClassVar[int] = 0
-    time_sum_s: ClassVar[float] = 0.0
-    mem_used: ClassVar[int] = 0
+    def __init__(self) -> None:
+        self.memory_sources: list[Callable[[], int]] = []  # one of each open device
+        self.reset()
 
-    @staticmethod
-    def reset() -> None:
+    def reset(self) -> None:
         """Sets every counter but `mem_used` to zero."""
-        GlobalCounters.kernel_count = 0
-        GlobalCounters.global_ops = 0
-        GlobalCounters.global_mem = 0
-        GlobalCounters.time_sum_s = 0.0
+        self.kernel_count = 0
+        self.global_ops = 0
+        self.global_mem = 0
+        self.time_sum_s = 0.0
+
+    @property
+    def mem_used(self) -> int:
+        """Bytes that buffers of all open devices hold now."""
+        return sum(source() for source in self.memory_sources)
+
+
+GlobalCounters: Final = _Counters()
 
 
 class Timing(contextlib.ContextDecorator):

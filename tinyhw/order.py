@@ -69,7 +69,7 @@ def order_tasks(tasks: list[Task], afters: Iterable[Node]) -> tuple[list[Task], 
     which say in which order several writes through one version happen.
     """
     _data_dependencies({task.root: task for task in tasks}, afters)
-    readers: dict[Node, list[Task]] = {}
+    readers: dict[object, list[Task]] = {}
     for task in tasks:
         for leaf in task.reads:
             readers.setdefault(_version(leaf), []).append(task)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 
-from compiler.ir import ALU, MOVEMENT, Node, Op
+from compiler.ir import ALU, MOVEMENT, Node, Op, Shape, upper
 from compiler.target import Target
 from tinyhw.prepare import has_variables, rebuilt, users_of, walk
 
@@ -181,13 +181,7 @@ def source_axis(node: Node, axis: int) -> int | None:
         case Op.PERMUTE:
             return int(node.arg[axis])
         case Op.RESHAPE:
-            before = math.prod(shape[:axis])  # type: ignore[arg-type]
-            product = 1
-            for i, extent in enumerate(below):
-                if product == before and extent == shape[axis]:
-                    return i
-                product *= extent
-            return None
+            return _reshaped_axis(shape, below, axis)
         case Op.EXPAND:
             return axis if below[axis] == shape[axis] else None
         case Op.PAD:
@@ -200,6 +194,18 @@ def source_axis(node: Node, axis: int) -> int | None:
             return None if axis in node.arg[:2] else axis
         case _:
             return None
+
+
+def _reshaped_axis(shape: Shape, below: Shape, axis: int) -> int | None:
+    if has_variables(shape) or has_variables(below):
+        return None
+    before = math.prod(upper(n) for n in shape[:axis])
+    product = 1
+    for i, extent in enumerate(below):
+        if product == before and extent == shape[axis]:
+            return i
+        product *= upper(extent)
+    return None
 
 
 def constant_along(node: Node, axis: int) -> bool:

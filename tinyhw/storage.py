@@ -1,0 +1,132 @@
+"""Device memory under BUFFER nodes.
+
+A BUFFER node is a name; its memory is allocated at its first use and goes back to the device's
+allocator when nothing refers to the node any more (the driver waits for what is in flight).
+What comes from the host is copied, so that changing an array afterwards changes no tensor.
+What goes to the host is a view: reading costs a wait, not a copy.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from compiler.dtype import DType, dtypes
+from compiler.ir import Node, Op
+from drivers import Buffer, Point
+from tinyhw.device import Device
+from tinyhw.errors import DtypeError, JitError, TensorError
+
+Data: TypeAlias = "bytes | bytearray | memoryview"
+
+
+class Held:
+    """The memory of one BUFFER, and the Point at which what was last written to it is there."""
+
+    __slots__ = ("buffer", "point")
+
+    def __init__(self, buffer: Buffer, point: Point | None = None) -> None:
+        self.buffer, self.point = buffer, point
+
+    def wait(self) -> None:
+        """Waits until it can be read."""
+        if self.point is not None:
+            self.point.wait()
+            self.point = None
+
+
+_held: WeakKeyDictionary[Node, Held] = WeakKeyDictionary()
+
+
+class ReadGuard:
+    """Whether values may be read now: not while a TinyJit captures."""
+
+    forbidden: bool = False
+
+
+def held(node: Node) -> Held:
+    """The memory of a BUFFER node; allocated, with undefined contents, if it has none yet."""
+    found = _held.get(node)
+    if found is None:
+        if node.op is not Op.BUFFER:
+            raise TensorError(
+                f"Only storage has memory, but this node is {node.op.name}; realize it first.",
+                operation="read",
+            )
+        _, device, size = node.arg
+        runtime = Device.runtime(device)
+        found = _held[node] = Held(runtime.device.alloc(size * node.dtype.itemsize))
+    return found
+
+
+def place(node: Node, buffer: Buffer) -> None:
+    """Gives a BUFFER node a piece of memory that is there already."""
+    _held[node] = Held(buffer)
+
+
+def is_allocated(node: Node) -> bool:
+    """Whether a BUFFER node has memory."""
+    return node in _held
+
+
+def allocate(dtype: DType, size: int, device: str | None = None) -> Node:
+    """A new BUFFER of `size` elements with memory whose contents are undefined."""
+    node = Node.buffer(dtype, size, Device.canonicalize(device))
+    held(node)
+    return node
+
+
+def from_numpy(array: np.ndarray[Any, Any], dtype: DType, device: str | None = None) -> Node:
+    """A new BUFFER with a copy of the array's elements in row-major order.
+
+    The array's elements are `dtype`'s bytes: bfloat16 comes as uint16.
+    """
+    if array.dtype.itemsize != dtype.itemsize:
+        raise DtypeError(
+            f"An array of {array.dtype} has {array.dtype.itemsize} bytes an element, "
+            f"but {dtype} has {dtype.itemsize}.",
+            operation="from_numpy",
+        )
+    node = allocate(dtype, array.size, device)
+    memory = np.frombuffer(held(node).buffer.cpu_view(), array.dtype)
+    memory.reshape(array.shape)[...] = array
+    return node
+
+
+def from_bytes(data: Data, dtype: DType, device: str | None = None) -> Node:
+    """A new BUFFER with a copy of the bytes."""
+    raw = np.frombuffer(data, np.uint8)
+    if raw.size % dtype.itemsize:
+        raise DtypeError(
+            f"{raw.size} bytes are no whole number of {dtype} elements of {dtype.itemsize} bytes.",
+            operation="from_bytes",
+        )
+    node = allocate(dtype, raw.size // dtype.itemsize, device)
+    np.frombuffer(held(node).buffer.cpu_view(), np.uint8)[...] = raw
+    return node
+
+
+def read(node: Node) -> memoryview:
+    """The bytes of a BUFFER, once everything that writes them has finished.
+
+    The memory itself, not a copy, and writable: it changes with later kernels that write the
+    BUFFER, and stays allocated for as long as the view is held.
+    """
+    if ReadGuard.forbidden:
+        raise JitError(
+            "A tensor's values are read while TinyJit captures: a replay could not give Python "
+            "the new ones.",
+            operation="read",
+            remedy="Return the tensor from the function and read it outside.",
+        )
+    memory = held(node)
+    memory.wait()
+    return memory.buffer.cpu_view()
+
+
+NUMPY_TYPES: Final = {
+    dtype: np.dtype("uint16" if dtype is dtypes.bfloat16 else dtype.name) for dtype in dtypes.all
+}
+"""How the elements of a BUFFER lie in memory, in NumPy's words; bfloat16 as its bits."""
