@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from compiler.dtype import dtypes
 from compiler.errors import InvalidKernel
+from compiler.expressions import cast
 from compiler.ir import Node, Op
 from compiler.linear import LinearKernel
-from compiler.render.casts import HALVES, cast, convert, guard_division
+from compiler.render.casts import HALVES, convert, guard_division
 
 CONSTANTS = (Op.CONST, Op.PARAM, Op.VARIABLE, Op.RAMP)
 """Nodes that are their own operand text: a kernel's body may contain them or not."""
