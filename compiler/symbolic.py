@@ -138,7 +138,7 @@ def _order(term: Node) -> tuple[int, int, bytes]:
 
 def from_linear(terms: Mapping[Node, int], constant: int) -> Node:
     """The node of a sum, in the order that makes equal sums one node."""
-    terms = _recombine(terms)
+    terms, constant = _recombine(terms, constant)
     result: Node | None = None
     for term in sorted(terms, key=_order):
         factor = terms[term]
@@ -153,23 +153,23 @@ def from_linear(terms: Mapping[Node, int], constant: int) -> Node:
     return result
 
 
-def _recombine(terms: Mapping[Node, int]) -> Mapping[Node, int]:
+def _recombine(terms: Mapping[Node, int], constant: int) -> tuple[Mapping[Node, int], int]:
     """(x // d)*d*c + (x % d)*c is x*c."""
     for term, factor in terms.items():
-        if term.op is Op.MOD and term.src[1].op is Op.CONST:
-            x, d = term.src[0], int(term.src[1].arg)
-            quotient = idiv(x, index(d))
-            parts, constant = linear(quotient)
-            if constant == 0 and len(parts) == 1:
-                ((whole, scale),) = parts.items()
-                if terms.get(whole) == factor * d * scale:
-                    rest = {t: f for t, f in terms.items() if t is not term and t is not whole}
-                    x_terms, x_constant = linear(x)
-                    if x_constant == 0:
-                        for t, f in x_terms.items():
-                            _accumulate(rest, t, f * factor)
-                        return _recombine(rest)
-    return terms
+        if term.op is not Op.MOD or term.src[1].op is not Op.CONST:
+            continue
+        x, d = term.src[0], int(term.src[1].arg)
+        parts, added = linear(idiv(x, index(d)))
+        if len(parts) != 1:
+            continue
+        ((whole, scale),) = parts.items()
+        if terms.get(whole) == factor * d * scale:
+            rest = {t: f for t, f in terms.items() if t is not term and t is not whole}
+            x_terms, x_constant = linear(x)
+            for t, f in x_terms.items():
+                _accumulate(rest, t, f * factor)
+            return _recombine(rest, constant + factor * (x_constant - d * added))
+    return terms, constant
 
 
 def add(a: Node, b: Node) -> Node:
@@ -243,13 +243,14 @@ def idiv(a: Node, b: Node) -> Node:
     rest = {t: f for t, f in terms.items() if f % d}
     quotient, constant = divmod(constant, d)
     low, high = _interval(rest, constant)
+    quotient, constant = quotient + low // d, constant - low // d * d
     if low // d == high // d:
-        return from_linear(whole, quotient + low // d)
+        return from_linear(whole, quotient)
     return add(from_linear(whole, quotient), _divide_rest(rest, constant, d))
 
 
 def _divide_rest(rest: Terms, constant: int, d: int) -> Node:
-    """A sum with no multiple of d in it, divided by d."""
+    """A sum that is never negative and has no multiple of d in it, divided by d."""
     for g in sorted({math.gcd(f, d) for f in rest.values()} - {1}, reverse=True):
         parts = _split_multiples(rest, constant, g)
         if parts is not None:
@@ -290,8 +291,9 @@ def mod(a: Node, b: Node) -> Node:
     rest = {t: f for t, f in terms.items() if f % d}
     constant %= d
     low, high = _interval(rest, constant)
+    constant -= low // d * d
     if low // d == high // d:
-        return from_linear(rest, constant - low // d * d)
+        return from_linear(rest, constant)
     for g in sorted({math.gcd(f, d) for f in rest.values()} - {1}, reverse=True):
         parts = _split_multiples(rest, constant, g)
         if parts is not None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compiler.dtype import dtypes
-from compiler.ir import Node, Op, index
+from compiler.ir import Node, Op, index, toposort
 from compiler.symbolic import FALSE, TRUE, bounds, conjunction, evaluate, less, rebuild
 
 
@@ -105,3 +105,14 @@ def test_symbolic_extents_divide() -> None:
     assert (i * n + j) // n is i
     assert (i * n + j) % n is j
     assert (n * 2) // n is index(2)
+
+
+def test_dividends_are_never_negative_so_that_machines_may_truncate() -> None:
+    i = make_range(9, 4)
+    reversed_index = index(3) - i
+    quotient, remainder = reversed_index // 2, reversed_index % 2
+    for value in range(4):
+        for node in toposort(quotient + remainder * 10):
+            if node.op in (Op.IDIV, Op.MOD):
+                assert evaluate(node.src[0], {i: value}) >= 0
+    assert quotient * 2 + remainder is reversed_index
