@@ -26,7 +26,7 @@ from drivers.system import (
     PROT_WRITE,
     System,
 )
-from drivers.timeline import Reclaimer
+from drivers.timeline import reclaimer
 
 ALIGNMENT_BYTES = 64
 CHUNK_BYTES = 1 << 20
@@ -118,7 +118,6 @@ class Allocator:
     ) -> None:
         self._system, self._device, self._limit = system, device, limit_bytes
         self._policy = policy or CachePolicy()
-        self.reclaimer = Reclaimer()
         self._partial: dict[int, dict[_Chunk, None]] = {}
         self._idle: dict[int, list[int]] = {}
         self._oldest: OrderedDict[int, tuple[int, float]] = OrderedDict()
@@ -128,8 +127,8 @@ class Allocator:
     @property
     def statistics(self) -> MemoryStatistics:
         """How much memory the device uses now."""
-        with self.reclaimer.lock:
-            self.reclaimer.collect()
+        with reclaimer.lock:
+            reclaimer.collect()
             return MemoryStatistics(self._used, self._cached, self._peak, self._mapped)
 
     def allocate(self, size_bytes: int) -> Storage:
@@ -138,12 +137,12 @@ class Allocator:
         Raises OutOfDeviceMemory when it does not fit even after the cache was emptied.
         """
         rounded = size_class(size_bytes)
-        with self.reclaimer.lock:
+        with reclaimer.lock:
             if self._closed:
                 raise DeviceClosed(
                     f"{self._device} is closed.", device=self._device, operation="alloc"
                 )
-            self.reclaimer.collect()
+            reclaimer.collect()
             chunk: _Chunk | None = None
             if rounded <= SMALL_BYTES:
                 chunk = self._chunk_for(rounded)
@@ -158,19 +157,19 @@ class Allocator:
 
     def release(self, address: int, size_bytes: int, chunk: _Chunk | None) -> None:
         """Gives a block back once what is in flight has finished. Called by Storage."""
-        self.reclaimer.later(lambda: self._reuse(address, size_bytes, chunk), size_bytes)
+        reclaimer.later(lambda: self._reuse(address, size_bytes, chunk), size_bytes)
 
     def trim(self) -> None:
         """Gives everything idle back to the system."""
-        with self.reclaimer.lock:
-            self.reclaimer.collect()
+        with reclaimer.lock:
+            reclaimer.collect()
             self._give_back_all()
 
     def close(self) -> None:
         """Gives back everything idle now, and what is still held as soon as it is freed."""
-        with self.reclaimer.lock:
+        with reclaimer.lock:
             self._closed = True
-            self.reclaimer.collect()
+            reclaimer.collect()
             self._give_back_all()
 
     def _chunk_for(self, block_bytes: int) -> _Chunk:
@@ -183,9 +182,9 @@ class Allocator:
 
     def _take_large(self, size_bytes: int) -> int:
         address = self._take_idle(size_bytes)
-        if address is None and self.reclaimer.waiting_bytes > self._policy.some_bytes:
+        if address is None and reclaimer.waiting_bytes > self._policy.some_bytes:
             # The program runs far ahead of the device: reuse what comes free soon, don't grow.
-            self.reclaimer.wait(timeout_ms=100)
+            reclaimer.wait(timeout_ms=100)
             address = self._take_idle(size_bytes)
         return self._map(size_bytes) if address is None else address
 
@@ -212,7 +211,7 @@ class Allocator:
                     raise SystemCallFailed.wrap(error, "mmap", self._device) from error
                 if last_try:
                     raise self._out_of_memory(size_bytes) from error
-                self.reclaimer.wait(timeout_ms=1000)
+                reclaimer.wait(timeout_ms=1000)
                 self._give_back_all()
         self._mapped += size_bytes
         if size_bytes >= HUGE_PAGE_BYTES:
@@ -326,7 +325,7 @@ class Buffer:
         Nothing waits here: wait for the Point of the last kernel that uses the buffer.
         """
         array = (ctypes.c_ubyte * self.size_bytes).from_address(self.gpu_addr)
-        array._storage = self.storage
+        array._storage = self.storage  # type: ignore[attr-defined]  # held by every view of it
         return memoryview(array).cast("B")
 
     def __repr__(self) -> str:

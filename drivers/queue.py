@@ -316,6 +316,10 @@ class Queue(ABC):
     def synchronize(self, timeout_ms: float | None = None) -> None:
         """Waits for everything submitted so far."""
 
+    @abstractmethod
+    def close(self) -> None:
+        """Ends the queue where it stands and frees its place; closing the device does, too."""
+
     def commands(self) -> Commands:
         """A new, empty recorder."""
         return Commands(self)

@@ -5,6 +5,8 @@ A driver calls nothing of the system but what stands here. The versions stack:
 monkeypatching. Every method raises OSError with an errno; drivers wrap it in their own family.
 """
 
+# ruff: noqa: D102  (what System says of a method holds for every version of it)
+
 from __future__ import annotations
 
 import ctypes
@@ -52,8 +54,9 @@ class System(ABC):
         """Waits for events on a descriptor; returns those that came, 0 after the timeout."""
 
     @abstractmethod
-    def mmap(self, size_bytes: int, protection: int, flags: int, descriptor: int, offset: int,
-             ) -> int:
+    def mmap(
+        self, size_bytes: int, protection: int, flags: int, descriptor: int, offset: int
+    ) -> int:
         """Maps memory; returns its address. Anonymous memory has descriptor -1."""
 
     @abstractmethod
@@ -150,8 +153,9 @@ class RealSystem(System):
         ready = poller.poll(timeout_ms)
         return ready[0][1] if ready else 0
 
-    def mmap(self, size_bytes: int, protection: int, flags: int, descriptor: int, offset: int,
-             ) -> int:
+    def mmap(
+        self, size_bytes: int, protection: int, flags: int, descriptor: int, offset: int
+    ) -> int:
         address = libc().mmap(None, size_bytes, protection, flags, descriptor, offset)
         if address is None or address == ctypes.c_void_p(-1).value:
             _checked(-1, "mmap")
@@ -222,8 +226,9 @@ class StackedSystem(System):
             descriptor, events, timeout_ms,
         )
 
-    def mmap(self, size_bytes: int, protection: int, flags: int, descriptor: int, offset: int,
-             ) -> int:
+    def mmap(
+        self, size_bytes: int, protection: int, flags: int, descriptor: int, offset: int
+    ) -> int:
         return self.call(
             "mmap", lambda: self.below.mmap(size_bytes, protection, flags, descriptor, offset),
             size_bytes, protection, flags, descriptor, offset,

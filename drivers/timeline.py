@@ -15,7 +15,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 from drivers.errors import ArgumentMismatch, DeviceHang, ForkedProcess
 from drivers.native.image import native
@@ -79,7 +78,7 @@ class Point:
     @property
     def done(self) -> bool:
         """Whether it has been reached; if so, what it guards may be read."""
-        return native().reached(self.timeline.address, self.value, 0) != 0
+        return bool(native().reached(self.timeline.address, self.value, 0))
 
     def wait(self, timeout_ms: float | None = None) -> None:
         """Waits without the GIL; DeviceHang after `timeout_ms` (the timeline's default)."""
@@ -102,6 +101,7 @@ class Timeline:
     def __init__(
         self, name: str, initial: int = 0, timeout_ms: float = DEFAULT_TIMEOUT_MS
     ) -> None:
+        self.address = 0
         if not 0 <= initial < 1 << 63:
             raise ArgumentMismatch(f"A timeline starts between 0 and 2^63 - 1, not at {initial}.")
         self.name, self.timeout_ms = name, timeout_ms
@@ -132,6 +132,7 @@ class Timeline:
 
     def wait(self, value: int, timeout_ms: float | None = None) -> None:
         """Waits until it reaches `value`; DeviceHang after `timeout_ms`."""
+        start_ns = time.monotonic_ns()
         limit_ns = int((self.timeout_ms if timeout_ms is None else timeout_ms) * 1e6)
         if self._wait(self.address, value, min(max(limit_ns, 0), SLICE_NS)):
             return
@@ -142,7 +143,7 @@ class Timeline:
                 operation="wait",
                 remedy="Open the device in the child, or start it with the 'spawn' method.",
             )
-        deadline_ns = time.monotonic_ns() + limit_ns - SLICE_NS
+        deadline_ns = start_ns + limit_ns
         while not self._wait(self.address, value, min(SLICE_NS, _left_ns(deadline_ns))):
             if time.monotonic_ns() >= deadline_ns:
                 raise self.hang(value, limit_ns / 1e6)
@@ -158,9 +159,8 @@ class Timeline:
         )
 
     def __del__(self) -> None:
-        address = getattr(self, "address", 0)
-        if address:
-            _slots.give_back(address)
+        if self.address:
+            _slots.give_back(self.address)
 
     def __repr__(self) -> str:
         return f"Timeline({self.name!r}, value={self.value})"
@@ -170,78 +170,91 @@ def _left_ns(deadline_ns: int) -> int:
     return max(deadline_ns - time.monotonic_ns(), 0)
 
 
-class InFlight(Protocol):
-    """A queue, as far as fences look at it."""
+class InFlight:
+    """What fences look at of a queue: its timeline, and the last value submitted to it.
+
+    `submitted` is written before the submitter lets go of what it submitted.
+    """
+
+    __slots__ = ("timeline", "submitted", "ended")
+
+    def __init__(self, timeline: Timeline, submitted: int) -> None:
+        self.timeline, self.submitted = timeline, submitted
+        self.ended = False
+        _in_flight.append(self)
 
     @property
-    def pending(self) -> Point | None:
-        """The last point submitted, if it has not been reached and still can be."""
+    def idle(self) -> bool:
+        """Whether everything submitted has finished, or never will."""
+        return self.ended or self.timeline.value >= self.submitted
+
+    def end(self) -> None:
+        """The queue's thread has ended: nothing in flight touches memory any more."""
+        self.ended = True
+        if self in _in_flight:
+            _in_flight.remove(self)
 
 
-_queues: list[InFlight] = []
-
-
-def register_queue(queue: InFlight) -> None:
-    """Makes fences heed a queue, until it is unregistered because its thread has ended."""
-    _queues.append(queue)
-
-
-def unregister_queue(queue: InFlight) -> None:
-    """Fences heed the queue no longer."""
-    if queue in _queues:
-        _queues.remove(queue)
+_in_flight: list[InFlight] = []
 
 
 class Fence:
-    """All work of all queues that was in flight when it was made."""
+    """All work of all queues of the process that was in flight when it was made."""
 
     __slots__ = ("_waits",)
 
     def __init__(self) -> None:
-        self._waits = [
-            (queue, point.value) for queue in tuple(_queues) if (point := queue.pending)
-        ]
+        self._waits = [(each, each.submitted) for each in tuple(_in_flight) if not each.idle]
 
     @property
     def retired(self) -> bool:
         """Whether all of it has finished; a queue that was closed counts as finished."""
         while self._waits:
-            queue, value = self._waits[-1]
-            point = queue.pending
-            if point is not None and queue in _queues and point.timeline.value < value:
+            each, value = self._waits[-1]
+            if not each.ended and each.timeline.value < value:
                 return False
             self._waits.pop()
         return True
 
     def wait(self, timeout_ms: float) -> bool:
         """Waits up to `timeout_ms` for all of it; whether it has finished."""
-        deadline = time.monotonic() + timeout_ms / 1e3
+        deadline_ns = time.monotonic_ns() + int(timeout_ms * 1e6)
         while not self.retired:
-            left_ns = int((deadline - time.monotonic()) * 1e9)
-            if left_ns <= 0:
+            left_ns = _left_ns(deadline_ns)
+            if not left_ns:
                 return False
-            queue, value = self._waits[-1]
-            point = queue.pending
-            if point is not None:
-                native().wait(point.timeline.address, value, min(left_ns, SLICE_NS))
+            each, value = self._waits[-1]
+            native().wait(each.timeline.address, value, min(left_ns, SLICE_NS))
         return True
 
 
 class Reclaimer:
     """Does things once the work that was in flight at their time has finished.
 
-    Given to from `__del__`, which may run anywhere, in the middle of the lock's holder too:
-    so `later` only queues, and takes the lock if it is free.
+    Memory, code and timelines are given back through the process's one `reclaimer`. `later` is
+    called from `__del__`, which may run anywhere, in the middle of the lock's holder too: so
+    it only queues, and takes the lock if it is free.
     """
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything: at first, and in a forked child, where nothing is in flight."""
         self.lock = threading.Lock()
+        self.waiting_bytes = 0
         self._new: deque[tuple[Callable[[], None], int]] = deque()
         self._fenced: deque[tuple[Fence, Callable[[], None], int]] = deque()
-        self.waiting_bytes = 0
+        self._closed = False
+
+    def close(self) -> None:
+        """At the end of the process: what is given back from here on is left to the system."""
+        self._closed = True
 
     def later(self, action: Callable[[], None], size_bytes: int = 0) -> None:
         """Calls `action`, under the lock, when everything in flight now has finished."""
+        if self._closed:
+            return
         self._new.append((action, size_bytes))
         if self.lock.acquire(blocking=False):
             try:
@@ -266,10 +279,14 @@ class Reclaimer:
         if self._fenced and self._fenced[0][0].wait(timeout_ms):
             self.collect()
 
-    @property
-    def empty(self) -> bool:
-        """Whether nothing is left to do."""
-        return not self._new and not self._fenced
+
+reclaimer = Reclaimer()
+
+
+def forget_parent() -> None:
+    """In a forked child: no thread of the parent's is here, and nobody holds its locks."""
+    _in_flight.clear()
+    reclaimer.reset()
 
 
 class _Slots:
@@ -277,11 +294,10 @@ class _Slots:
 
     def __init__(self) -> None:
         self._free: list[int] = []
-        self._reclaimer = Reclaimer()
 
     def take(self) -> int:
-        with self._reclaimer.lock:
-            self._reclaimer.collect()
+        with reclaimer.lock:
+            reclaimer.collect()
             if not self._free:
                 slab = RealSystem().mmap(
                     _SLAB_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0
@@ -290,7 +306,7 @@ class _Slots:
             return self._free.pop()
 
     def give_back(self, address: int) -> None:
-        self._reclaimer.later(lambda: self._free.append(address))
+        reclaimer.later(lambda: self._free.append(address))
 
 
 _slots = _Slots()

@@ -33,7 +33,13 @@ from drivers.native.image import host_arch, native
 from drivers.native.layout import Pool
 from drivers.queue import Timestamp
 from drivers.system import RealSystem, System
-from drivers.timeline import DEFAULT_TIMEOUT_MS, Timeline, host_address
+from drivers.timeline import (
+    DEFAULT_TIMEOUT_MS,
+    Timeline,
+    forget_parent,
+    host_address,
+    reclaimer,
+)
 
 _STOP_TIMEOUT_S = 2.0
 _IDLE_LOOKS = 10  # close() gives up after this many looks, 10 ms apart, without progress
@@ -113,7 +119,7 @@ class CpuDevice(Device):
         program = self._programs.get(code)
         if program is None:
             program = load_program(
-                self.system, code, host_arch(), self.name, self.allocator.reclaimer.later
+                self.system, code, host_arch(), self.name, reclaimer.later
             )
             self._programs[code] = self._kernel_names[program.number] = program
         return program
@@ -164,9 +170,7 @@ class CpuDevice(Device):
 
     def release_queue(self, queue: CpuQueue) -> None:
         """Forgets a queue whose thread has ended."""
-        for job, known in list(self._queues.items()):
-            if known is queue:
-                del self._queues[job]
+        self._queues = {job: each for job, each in self._queues.items() if each is not queue}
 
     def _start_workers(self) -> None:
         """Starts the threads that help with kernels, once."""
@@ -213,11 +217,9 @@ class CpuDevice(Device):
         """Waits until all queues are idle, or have not got on for a while."""
         for queue in list(self._queues.values()):
             looks, before = 0, queue.progress
-            while queue.pending is not None and looks < _IDLE_LOOKS:
-                point = queue.pending
-                if point is not None and native().wait(
-                    point.timeline.address, point.value, 10_000_000
-                ):
+            point = queue.last_point
+            while looks < _IDLE_LOOKS:
+                if native().wait(point.timeline.address, point.value, 10_000_000):
                     break
                 now = queue.progress
                 looks, before = (looks + 1 if now == before else 0), now
@@ -262,11 +264,13 @@ _abandoned: list[CpuDevice] = []  # closed with a kernel still running: must nev
 def _close_all() -> None:
     for device in list(_open_devices):
         device._end()
+    reclaimer.close()
 
 
 def _abandon_all() -> None:
     for device in list(_open_devices):
         device.abandon()
+    forget_parent()
 
 
 atexit.register(_close_all)

@@ -8,24 +8,24 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from drivers.cpu.encode import EncodedList, Encoder
 from drivers.cpu.report import describe_queue
-from drivers.errors import ArgumentMismatch, DeviceHang, SystemCallFailed
+from drivers.errors import ArgumentMismatch, DeviceClosed, DeviceHang, SystemCallFailed
 from drivers.memory import Storage
 from drivers.native.image import native
 from drivers.native.layout import RECORD_BYTES, BoundState, Job, Pool, QueueState
 from drivers.queue import BoundCommands, Queue, Step
 from drivers.timeline import (
     SLICE_NS,
+    InFlight,
     Point,
     Timeline,
     host_address,
     memory_view,
-    register_queue,
-    unregister_queue,
 )
 
 if TYPE_CHECKING:
@@ -33,12 +33,21 @@ if TYPE_CHECKING:
 
 STACK_BYTES = 16 << 20  # kernels keep up to 1 MiB of local arrays on the stack
 _ARENA_BYTES = 256 << 10
-_SUBMITTED = QueueState.submitted.offset // 8
 _STOP_TIMEOUT_S = 2.0
 
 
 def _aligned(size_bytes: int) -> int:
     return (size_bytes + 63) & ~63
+
+
+def _describer(reference: weakref.ref[CpuQueue]) -> Callable[[], str]:
+    """Describes a queue without keeping it, since Points outlive queues."""
+
+    def describe() -> str:
+        queue = reference()
+        return describe_queue(queue.device, queue) if queue else "Its queue is gone."
+
+    return describe
 
 
 class CpuQueue(Queue):
@@ -47,6 +56,7 @@ class CpuQueue(Queue):
     def __init__(
         self, device: CpuDevice, name: str, job: int, ring_records: int, initial_value: int
     ) -> None:
+        self.closed = True
         if ring_records < 2 or ring_records & (ring_records - 1) or ring_records > 1 << 20:
             raise ArgumentMismatch(
                 f"A ring has a power of two of records, 2 to 2^20, not {ring_records}.",
@@ -57,7 +67,6 @@ class CpuQueue(Queue):
         self.timeline = Timeline(f"{device.name} queue {name}", initial_value, device.timeout_ms)
         self._lock = threading.Lock()
         self._arena = _Arena(device)
-        self.closed = False
         # One block: the state, then the ring.
         self._storage = device.allocator.allocate(
             ctypes.sizeof(QueueState) + ring_records * RECORD_BYTES
@@ -65,13 +74,12 @@ class CpuQueue(Queue):
         self.address = self._storage.address
         ctypes.memset(self.address, 0, self._storage.size_bytes)
         self.state = state = QueueState.from_address(self.address)
-        self._words = memory_view(self.address, ctypes.sizeof(QueueState)).cast("Q")
         state.host, state.pool = host_address(), device.pool_address
         state.job = device.pool_address + Pool.jobs.offset + job * ctypes.sizeof(Job)
         state.ring = self.address + ctypes.sizeof(QueueState)
         state.mask = ring_records - 1
         state.timeline, state.submitted = self.timeline.address, initial_value
-        self.timeline.describe = lambda: describe_queue(device, self)
+        self.timeline.describe = _describer(weakref.ref(self))
         try:
             state.kick = device.system.kick(native().functions["kick"])
             self._thread = device.system.start_thread(
@@ -79,7 +87,8 @@ class CpuQueue(Queue):
             )
         except OSError as error:
             raise SystemCallFailed.wrap(error, "start_thread", device.name) from error
-        register_queue(self)
+        self.in_flight = InFlight(self.timeline, initial_value)
+        self.closed = False
 
     @property
     def device_name(self) -> str:
@@ -87,16 +96,15 @@ class CpuQueue(Queue):
         return self._device_name
 
     @property
-    def pending(self) -> Point | None:
-        """The last Point submitted, if it has not been reached."""
-        submitted = self._words[_SUBMITTED]
-        return None if self.timeline.value >= submitted else Point(self.timeline, submitted)
+    def last_point(self) -> Point:
+        """The Point of the last submission."""
+        return Point(self.timeline, self.in_flight.submitted)
 
     def submit_steps(self, steps: Sequence[Step], variables: dict[str, Any]) -> Point:
         """Encodes a list into argument memory and puts it into the ring."""
         encoded = Encoder(self._device_name, steps).finish()
         with self._lock:
-            self.device.check_usable()
+            self.check_usable()
             values_at = _aligned(len(encoded.block))
             patches_at = values_at + _aligned(encoded.table.value_bytes)
             size = patches_at + encoded.table.patch_bytes
@@ -106,6 +114,7 @@ class CpuQueue(Queue):
             value = native().submit(self.address, address, encoded.record_count, 0)
             if value < 0:
                 value = self._submit_slowly(address, encoded.record_count)
+            self.in_flight.submitted = value
             del keep  # in flight now, so its memory waits for the Point
         return Point(self.timeline, value)
 
@@ -126,14 +135,22 @@ class CpuQueue(Queue):
     def _submit_slowly(self, address: int, count: int) -> int:
         deadline = time.monotonic() + self.device.timeout_ms / 1e3
         while True:
-            value = native().submit_blocking(self.address, address, count, SLICE_NS)
+            value = int(native().submit_blocking(self.address, address, count, SLICE_NS))
             if value >= 0:
                 return value
             self.check_progress(deadline)
 
+    def check_usable(self) -> None:
+        """Raises when the queue or its device was closed."""
+        self.device.check_usable()
+        if self.closed:
+            raise DeviceClosed(
+                f"{self.timeline.name} is closed.", device=self._device_name, operation="submit"
+            )
+
     def check_progress(self, deadline: float) -> None:
         """Raises when a submitter has waited for room in the ring until its deadline."""
-        self.device.check_usable()
+        self.check_usable()
         if time.monotonic() >= deadline:
             raise DeviceHang(
                 f"{self._device_name} queue {self.name} made no room for new commands within "
@@ -147,9 +164,7 @@ class CpuQueue(Queue):
 
     def synchronize(self, timeout_ms: float | None = None) -> None:
         """Waits for everything submitted so far."""
-        point = self.pending
-        if point is not None:
-            point.wait(timeout_ms)
+        self.last_point.wait(timeout_ms)
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -166,13 +181,18 @@ class CpuQueue(Queue):
                 return False
             time.sleep(0.0002)
         self.device.system.join_thread(self._thread)
-        unregister_queue(self)
+        self.in_flight.end()
         return True
 
+    def close(self) -> None:
+        """Ends the queue where it stands and frees its place; synchronize() first, if need be."""
+        if not self.closed and self.stop():
+            self.device.release_queue(self)
+
     def forget(self) -> None:
-        """Leaves the thread alone, because it belongs to another process or cannot be ended."""
+        """Leaves the thread alone, because it belongs to the parent process."""
         self.closed = True
-        unregister_queue(self)
+        self.in_flight.end()
 
 
 class _Arena:
@@ -213,7 +233,7 @@ class CpuBoundCommands(BoundCommands):
         patches_at = values_at + _aligned(table.value_bytes)
         blocks_at = patches_at + _aligned(table.patch_bytes)
         stride = _aligned(len(encoded.block))
-        queue.device.check_usable()
+        queue.check_usable()
         self._storage = queue.device.allocator.allocate(blocks_at + stride * BoundState.COPIES)
         self._address = address = self._storage.address
         state = BoundState.from_address(address)
@@ -229,17 +249,18 @@ class CpuBoundCommands(BoundCommands):
         self._values = memory_view(address + values_at, table.value_bytes)
         self._replay = native().replay
         self._lock, self._timeline = queue._lock, queue.timeline
-        self._device = queue.device
+        self._device, self._in_flight = queue.device, queue.in_flight
 
     def replay(self, **variables: Any) -> Point:
         """Runs the list once more with these values for its Vars."""
         with self._lock:
-            if self._device.unusable:
-                self._device.check_usable()
+            if self._queue.closed:
+                self._queue.check_usable()
             self._filler.fill(self._values, variables)
             value = self._replay(self._address, 0)
             if value < 0:
                 value = self._replay_slowly(value, variables)
+            self._in_flight.submitted = value
         return Point(self._timeline, value)
 
     def _replay_slowly(self, value: int, variables: dict[str, Any]) -> int:

@@ -189,8 +189,8 @@ def map_code(
 class NativeImage:
     """The image in memory: the addresses of its functions, and Python callables for some.
 
-    `reached`, `replay` and `submit` keep the GIL and may only be called with a timeout of 0, when they
-    never sleep; their `_blocking` twins release it.
+    `reached`, `replay` and `submit` keep the GIL and may only be called with a timeout of 0,
+    when they never sleep; their twins `wait` and `_blocking` release it.
     """
 
     def __init__(self, system: System) -> None:

@@ -5,39 +5,39 @@ from __future__ import annotations
 import functools
 
 from compiler.code_object import CodeObject, Param
-from compiler.dtype import dtypes
+from compiler.dtype import DType, dtypes
 from compiler.elf import link
 from compiler.llvm import compile_ir
 from compiler.target import Target
 
-BUFFER = ("buffer", dtypes.int64)
-INT = ("scalar", dtypes.int64)
+IR_TYPES = {
+    "int8": "i8", "uint8": "i8", "int16": "i16", "uint16": "i16", "int32": "i32",
+    "uint32": "i32", "int64": "i64", "uint64": "i64", "float16": "half", "bfloat16": "bfloat",
+    "float32": "float", "float64": "double", "bool": "i8",
+}
+
+
+def buffer(name: str) -> Param:
+    return Param("buffer", dtypes.int64, name)
+
+
+def scalar(name: str, dtype: DType = dtypes.int64) -> Param:
+    return Param("scalar", dtype, name)
 
 
 @functools.cache
-def kernel(name: str, target: Target, body: str, *params: tuple[str, object, str]) -> CodeObject:
-    """A kernel whose `body` sees %kernarg, %x, %y and %z, and each argument as %name."""
-    loads = []
-    for index, (kind, dtype, argument) in enumerate(params):
-        loads.append(f"%{argument}.at = getelementptr i8, ptr %kernarg, i64 {8 * index}")
-        if kind == "buffer":
-            loads.append(f"%{argument} = load ptr, ptr %{argument}.at")
-        else:
-            form = {"float32": "float", "int64": "i64", "int32": "i32", "uint8": "i8",
-                    "float16": "half", "bfloat16": "bfloat", "float64": "double",
-                    "uint64": "i64"}[dtype.name]
-            loads.append(f"%{argument} = load {form}, ptr %{argument}.at")
-    text = (
-        f"define void @{name}(ptr %kernarg, i32 %x, i32 %y, i32 %z) {{\nentry:\n"
-        + "\n".join(loads)
-        + body
-        + "\n}\n"
-    )
+def kernel(name: str, target: Target, body: str, *params: Param) -> CodeObject:
+    """A kernel whose `body` sees %kernarg, the block %x %y %z, and each argument as %name."""
+    lines = []
+    for index, param in enumerate(params):
+        kind = "ptr" if param.kind == "buffer" else IR_TYPES[param.dtype.name]
+        lines.append(f"  %{param.name}.at = getelementptr i8, ptr %kernarg, i64 {8 * index}")
+        lines.append(f"  %{param.name} = load {kind}, ptr %{param.name}.at")
+    text = f"define void @{name}(ptr %kernarg, i32 %x, i32 %y, i32 %z) {{\nentry:\n"
+    text += "\n".join(lines) + body + "\n}\n"
     image, entry, relocations = link(compile_ir(text, target), name)
     return CodeObject(
-        name, target.arch, image, entry,
-        tuple(Param(kind, dtype, argument) for kind, dtype, argument in params),
-        relocations=relocations, source=text,
+        name, target.arch, image, entry, params, relocations=relocations, source=text
     )
 
 
@@ -50,4 +50,72 @@ def add_number(target: Target) -> CodeObject:
   %value = load i64, ptr %from
   %sum = add i64 %value, %n
   store i64 %sum, ptr %to
-  ret void""", (*BUFFER, "out"), (*BUFFER, "in"), (*INT, "n"))
+  ret void""", buffer("out"), buffer("in"), scalar("n"))
+
+
+def store_at(target: Target) -> CodeObject:
+    """out[index] = value."""
+    return kernel("store_at", target, """
+  %to = getelementptr i64, ptr %out, i64 %index
+  store i64 %value, ptr %to
+  ret void""", buffer("out"), scalar("index"), scalar("value"))
+
+
+def count_block(target: Target) -> CodeObject:
+    """out[x + width * (y + height * z)] += 1: each block must run once."""
+    return kernel("count_block", target, """
+  %wide.x = zext i32 %x to i64
+  %wide.y = zext i32 %y to i64
+  %wide.z = zext i32 %z to i64
+  %plane = mul i64 %wide.z, %height
+  %row = add i64 %plane, %wide.y
+  %start = mul i64 %row, %width
+  %index = add i64 %start, %wide.x
+  %to = getelementptr i64, ptr %out, i64 %index
+  %old = atomicrmw add ptr %to, i64 1 monotonic
+  ret void""", buffer("out"), scalar("width"), scalar("height"))
+
+
+def multiply(target: Target) -> CodeObject:
+    """out[0] = a * b, for float32, each a scalar argument."""
+    return kernel("multiply", target, """
+  %product = fmul float %a, %b
+  store float %product, ptr %out
+  ret void""", buffer("out"), scalar("a", dtypes.float32), scalar("b", dtypes.float32))
+
+
+def keep(target: Target, dtype: DType) -> CodeObject:
+    """out[0] = value, of one element type."""
+    kind = IR_TYPES[dtype.name]
+    return kernel(f"keep_{dtype.name}", target, f"""
+  store {kind} %value, ptr %out
+  ret void""", buffer("out"), scalar("value", dtype))
+
+
+def meet(target: Target) -> CodeObject:
+    """Counts itself in out[0], then waits until every block of the grid has done so."""
+    return kernel("meet", target, """
+  %old = atomicrmw add ptr %out, i64 1 seq_cst
+  br label %look
+look:
+  %seen = load atomic i64, ptr %out seq_cst, align 8
+  %all = icmp uge i64 %seen, %blocks
+  br i1 %all, label %done, label %look
+done:
+  ret void""", buffer("out"), scalar("blocks"))
+
+
+def big_stack(target: Target) -> CodeObject:
+    """Writes a local array of 1 MiB and stores the sum of two of its ends."""
+    return kernel("big_stack", target, """
+  %local = alloca [131072 x i64], align 64
+  %far = getelementptr i64, ptr %local, i64 131071
+  store volatile i64 40, ptr %local
+  store volatile i64 2, ptr %far
+  %a = load volatile i64, ptr %local
+  %b = load volatile i64, ptr %far
+  %sum = add i64 %a, %b
+  %wide = zext i32 %x to i64
+  %to = getelementptr i64, ptr %out, i64 %wide
+  store i64 %sum, ptr %to
+  ret void""", buffer("out"))
