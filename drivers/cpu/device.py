@@ -62,7 +62,7 @@ class CpuDevice(Device):
     ) -> None:
         self.name, self._compiler = name, compiler
         self.timeout_ms = timeout_ms
-        self.unusable = ""
+        self.unusable = "not open"
         self._process = os.getpid()
         self.threads = thread_count()
         self.system = system or RealSystem()
@@ -85,6 +85,7 @@ class CpuDevice(Device):
         ctypes.memset(self.pool_address, 0, ctypes.sizeof(Pool))
         self._pool = Pool.from_address(self.pool_address)
         self._pool.host = host_address()
+        self.unusable = ""
         _open_devices.add(self)
 
     @functools.cached_property
@@ -254,7 +255,7 @@ class CpuDevice(Device):
             queue.forget()
 
     def __del__(self) -> None:
-        if not getattr(self, "unusable", "unborn"):
+        if not getattr(self, "unusable", "not open"):
             self._end()
 
 

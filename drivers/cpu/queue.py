@@ -5,6 +5,7 @@ The ring is consumed by `@processor` (drivers/native/processor.py). Producers ho
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import threading
 import time
@@ -180,8 +181,9 @@ class CpuQueue(Queue):
             if time.monotonic() >= deadline:
                 return False
             time.sleep(0.0002)
-        self.device.system.join_thread(self._thread)
         self.in_flight.end()
+        with contextlib.suppress(OSError):  # it has ended all the same
+            self.device.system.join_thread(self._thread)
         return True
 
     def close(self) -> None:

@@ -6,10 +6,10 @@ import os
 import threading
 
 import pytest
-from test.drivers import kernels
 
 from drivers import Var
 from drivers.errors import ArgumentMismatch, DeviceHang, HardwareError, MissingVariable
+from test.drivers import kernels
 
 
 def words(buffer):

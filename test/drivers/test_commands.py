@@ -56,6 +56,20 @@ def test_every_block_of_a_grid_runs_once(device, grid):
     assert list(words(out)) == [20] * (x * y * z)
 
 
+def test_queues_share_the_workers_without_losing_or_repeating_blocks(device):
+    program = device.load(kernels.count_block(device.target))
+    queues = [device.compute_queue() for _ in range(4)]
+    outs = [filled(device, [0] * 97) for _ in queues]
+    for turn in range(300):
+        for queue, out in zip(queues, outs, strict=True):
+            blocks = 1 + turn % 97
+            queue.commands().exec(program, (out, blocks, 1), grid=(blocks, 1, 1)).submit()
+    device.synchronize()
+    expected = [sum(1 for turn in range(300) if 1 + turn % 97 > i) for i in range(97)]
+    for out in outs:
+        assert list(words(out)) == expected
+
+
 def test_an_empty_grid_runs_nothing_and_its_point_comes(device):
     out = filled(device, [5])
     program = device.load(kernels.count_block(device.target))

@@ -6,10 +6,10 @@ import threading
 import time
 
 import pytest
-from test.drivers import kernels
 
 from drivers import Point, Var, open_device
 from drivers.errors import ArgumentMismatch, DeviceHang
+from test.drivers import kernels
 
 
 def test_a_queue_waits_for_another_queues_point(device):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 
 import pytest
-from test.drivers import kernels
 
 from drivers import Var
 from drivers.errors import ArgumentMismatch, DeviceHang, QueueLimit
+from test.drivers import kernels
 
 
 def words(buffer):
