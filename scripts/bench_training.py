@@ -122,8 +122,8 @@ def tiny_step(library: Tiny, weights: list[Array]) -> Step:
                 out = layer(out)
             loss = out.sparse_categorical_crossentropy(y)
             loss.backward()
-            optimizer.step()
-            return loss
+            # Realized together, so that the loss and the gradients share one forward pass.
+            return loss.realize(*optimizer.schedule_step())
 
     return library.compiled(step)
 

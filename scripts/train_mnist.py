@@ -99,10 +99,11 @@ def train(
             scores = model(x)
             loss = scores.sparse_categorical_crossentropy(y)
             loss.backward()
-            optimizer.step()
-            optimizer.lr.assign(optimizer.lr - lr / steps)
             accuracy = (scores.argmax(axis=1) == y).mean()
-            return loss.realize(accuracy, optimizer.lr), accuracy
+            # Realized together, so that the loss and the gradients share one forward pass.
+            loss.realize(accuracy, *optimizer.schedule_step())
+            optimizer.lr.assign(optimizer.lr - lr / steps).realize()
+            return loss, accuracy
 
     for done in range(1, steps + 1):
         loss, accuracy = step()
