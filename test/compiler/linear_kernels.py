@@ -80,15 +80,21 @@ def kernel(
 def elementwise(
     size: int,
     lanes: int,
-    output: DType,
+    outputs: Sequence[DType] | DType,
     inputs: Sequence[DType],
-    compute: Callable[..., Node],
+    compute: Callable[..., Any],
 ) -> LinearKernel:
-    """`out[i] = compute(in0[i], in1[i], ...)` in steps of `lanes`; `size` is a multiple of it."""
-    params = [param(i, dtype, size) for i, dtype in enumerate((output, *inputs))]
+    """`out[i] = compute(in0[i], in1[i], ...)` in steps of `lanes`; `size` is a multiple of it.
+
+    With several outputs `compute` returns as many nodes.
+    """
+    outs = [outputs] if isinstance(outputs, DType) else list(outputs)
+    params = [param(i, dtype, size) for i, dtype in enumerate((*outs, *inputs))]
     i = loop(size, lanes)
-    value = compute(*(load(p, i, lanes) for p in params[1:]))
-    return kernel(params, i, store(params[0], i, value), end(i))
+    values = compute(*(load(p, i, lanes) for p in params[len(outs) :]))
+    values = [values] if isinstance(outputs, DType) else values
+    stores = [store(p, i, value) for p, value in zip(params, values, strict=False)]
+    return kernel(params, i, *stores, end(i), written=range(len(outs)))
 
 
 class Program:
@@ -136,3 +142,35 @@ NUMPY[dtypes.bfloat16] = np.dtype("uint16")
 
 def bfloat16_to_float(bits: Array) -> Array:
     return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def float_to_bfloat16(values: Array) -> Array:
+    """The bits of float values rounded to nearest even."""
+    rounded = [dtypes.bfloat16.const(float(v)) for v in values]
+    return (
+        np.array(rounded, np.float32)
+        .view(np.uint32)
+        .astype(np.uint64)
+        .__rshift__(16)
+        .astype(np.uint16)
+    )
+
+
+def random_values(dtype: DType, size: int, seed: int) -> Array:
+    """Values with many edges of the type among them; bfloat16 as bits, no NaN."""
+    rng = np.random.default_rng(seed)
+    if dtype is dtypes.bool:
+        return rng.integers(0, 2, size).astype(np.bool_)
+    if dtype is dtypes.bfloat16:
+        return float_to_bfloat16(random_values(dtypes.float32, size, seed))
+    kind = NUMPY[dtype]
+    if dtype.kind == "f":
+        edges = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, 0.5, 3.0, float(np.finfo(kind).tiny)]
+        values = rng.normal(0, 3, size).astype(kind)
+    else:
+        edges = [0, 1, int(dtype.max), int(dtype.min), int(dtype.max) - 1, 7, 2]
+        edges += [-1, -7] if dtype.kind == "i" else []
+        values = rng.integers(int(dtype.min), int(dtype.max), size, kind, endpoint=True)
+    chosen = rng.random(size) < 0.4
+    values[chosen] = rng.choice(np.array(edges, kind), size)[chosen]
+    return values
