@@ -83,6 +83,17 @@ def is_base(node: Node) -> bool:
     return node in _by_base
 
 
+def holders() -> list[Holder]:
+    """Every live object, the oldest first."""
+    found = [entry() for entry in list(_entries.values())]
+    return [holder for holder in found if holder is not None]
+
+
+def bases() -> list[Node]:
+    """What all live objects stand on."""
+    return list(_by_base)
+
+
 def pending() -> list[Node]:
     """The bases of live objects that are not buffers, so still to be computed."""
     return list(_pending)

@@ -5,13 +5,13 @@ Submitting does not wait: a read of a buffer waits for the Point of the kernel t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-from compiler.ir import Node, Op
+from compiler.ir import Op
 from compiler.target import Target
-from drivers import Point, Timestamp
-from drivers.queue import Argument, Program
+from drivers import Point, Program, Timestamp, Var
+from drivers.queue import Argument
 from tinyhw import live, storage
 from tinyhw.context import DEBUG, GlobalCounters, colored
 from tinyhw.device import Device, Runtime
@@ -86,11 +86,11 @@ def run(plan: Schedule) -> None:
     if Recording.active is not None:
         Recording.active.schedules.append(plan)
     _place_temporaries(plan)
-    for device, group in groupby(plan.items, _device_of):
+    for device, group in groupby(plan.items, device_of):
         if device is None:
             for item in group:
                 assert isinstance(item, CopyCall)
-                copy(item.destination, item.source)
+                copy_bytes(storage.held(item.destination), storage.held(item.source))
         else:
             calls = [item for item in group if isinstance(item, KernelCall)]
             runtime = Device.runtime(device)
@@ -98,7 +98,8 @@ def run(plan: Schedule) -> None:
                 _submit(runtime, calls[start : start + BATCH], plan.values)
 
 
-def _device_of(item: Item) -> str | None:
+def device_of(item: Item) -> str | None:
+    """The device whose queue runs an item; None for what the host does."""
     return item.device if isinstance(item, KernelCall) else None
 
 
@@ -112,19 +113,18 @@ def _place_temporaries(plan: Schedule) -> None:
         storage.place(node, arenas[node.arg.device].view(offset, size))
 
 
-def copy(destination: Node, source: Node) -> None:
-    """Copies all of a BUFFER to one on another device, through the host; waits for the source."""
-    held = storage.held(source)
-    held.wait()
-    target = storage.held(destination)
-    target.wait()
-    target.buffer.cpu_view()[:] = held.buffer.cpu_view()
+def copy_bytes(destination: storage.Held, source: storage.Held) -> None:
+    """Copies all of a buffer to one on another device, through the host; waits for both."""
+    source.wait()
+    destination.wait()
+    destination.buffer.cpu_view()[:] = source.buffer.cpu_view()
     if DEBUG >= 2:
-        print(f"copy {source.arg.device} -> {destination.arg.device}: {held.buffer.size_bytes} B")
+        size_bytes = source.buffer.size_bytes
+        print(f"copy {source.buffer.device} -> {destination.buffer.device}: {size_bytes} bytes")
 
 
 def arguments_of(
-    program: Program, buffers: Sequence[Argument], values: dict[str, int]
+    program: Program, buffers: Sequence[Argument], values: Mapping[str, int | Var]
 ) -> list[Argument]:
     """The launch arguments of a kernel: its buffers, then the Variables that it takes."""
     arguments: list[Argument] = list(buffers)

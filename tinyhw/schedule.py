@@ -50,13 +50,14 @@ class Schedule:
 
     `stored` maps nodes of the graphs that were given, and of other live objects' graphs, to
     movement-only views of BUFFERs. `values` are those of Variables. `temporaries` are BUFFERs
-    that nothing needs after the last item.
+    that nothing needs after the last item; `fresh` are those and all other new BUFFERs.
     """
 
     items: list[Item] = field(default_factory=list)
     stored: dict[Node, Node] = field(default_factory=dict)
     values: dict[str, int] = field(default_factory=dict)
     temporaries: set[Node] = field(default_factory=set)
+    fresh: set[Node] = field(default_factory=set)
 
 
 def schedule(sinks: Sequence[Sink], target_of: TargetOf) -> Schedule:
@@ -65,7 +66,7 @@ def schedule(sinks: Sequence[Sink], target_of: TargetOf) -> Schedule:
     preparation.run(node for node, _ in sinks)
     done = preparation.done
     if any(node.op is Op.AFTER for node in done):
-        sinks = [*sinks, *_pending_readers(preparation)]
+        sinks = [*sinks, *_pending_readers(preparation, {node for node, _ in sinks})]
     default = sinks[0][1] if sinks else ""
     roots = [done[node] for node, _ in sinks]
     rewritten = rewrite(roots, lambda node: target_of(node.device or default))
@@ -80,22 +81,20 @@ def schedule(sinks: Sequence[Sink], target_of: TargetOf) -> Schedule:
         cutter.keep(node, rewritten[done[node]])
     if preparation.binds:
         result.stored = {n: substitute(v, preparation.binds) for n, v in result.stored.items()}
-    result.temporaries -= {view.base for view in result.stored.values()}
+    result.temporaries = result.fresh - {view.base for view in result.stored.values()}
     return result
 
 
-def _pending_readers(preparation: Preparation) -> list[Sink]:
+def _pending_readers(preparation: Preparation, known: set[Node]) -> list[Sink]:
     """The live graphs that read storage as it was before a write that is to be scheduled.
 
-    They are prepared too; what they read would be gone afterwards.
+    They are prepared too, as what they read would be gone afterwards. `known` are sinks already.
     """
     found: list[Sink] = []
     while True:
         done = preparation.done
-        overwritten = {
-            node.src[0].base for node in list(done) if node.op is Op.ASSIGN
-        }
-        pending = [base for base in live.pending() if base not in done]
+        overwritten = {node.src[0].base for node in done if node.op is Op.ASSIGN}
+        pending = [base for base in live.pending() if base not in known]
         reads: dict[Node, bool] = {}
         for node in walk(pending):
             if node in overwritten:
@@ -109,6 +108,7 @@ def _pending_readers(preparation: Preparation) -> list[Sink]:
         if not new:
             return found
         preparation.run(new)
+        known.update(new)
         found += [(base, live.device_of(base)) for base in new]
 
 
@@ -185,7 +185,7 @@ class _Cutter:
     def _new_storage(self, node: Node) -> Node:
         device = node.device or self.devices[node]
         buffer = Node.buffer(node.dtype, node.size, device)
-        self.result.temporaries.add(buffer)
+        self.result.fresh.add(buffer)
         if not has_variables(node.shape):
             return buffer.reshape(node.shape)
         elements: Extent = 1
