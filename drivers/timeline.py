@@ -58,6 +58,7 @@ def host_address() -> int:
     host.syscall = address_of("syscall")
     host.clock_gettime = address_of("clock_gettime")
     host.memmove = address_of("memmove")
+    host.sched_yield = address_of("sched_yield")
     host.futex_number = _FUTEX_NUMBERS[host_arch()]
     host.spin_ns = SPIN_NS
     return address

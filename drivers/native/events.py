@@ -23,6 +23,16 @@ define internal i64 @now(ptr %host) noinline {
   ret i64 %ns
 }
 
+; What a spinning thread does between looks: lets others run on its processor, if any want to
+; (a spinner may stand in the way of the very thread it waits for), and reads the clock.
+define internal i64 @yield_now(ptr %host) noinline {
+  %yield.at = getelementptr i8, ptr %host, i64 $Host.sched_yield
+  %yield = load ptr, ptr %yield.at
+  %result = call i32 %yield()
+  %time = call i64 @now(ptr %host)
+  ret i64 %time
+}
+
 ; Sleeps while *word == seen, at most timeout_ns. Nonzero: timed out, a signal, or *word moved.
 define internal i64 @futex_wait(ptr %host, ptr %word, i32 %seen, i64 %timeout_ns) noinline {
   %limit = alloca [2 x i64]
@@ -100,7 +110,7 @@ again:
   %look = icmp eq i64 %low, 0
   br i1 %look, label %clock, label %spin
 clock:
-  %spun = call i64 @now(ptr %host)
+  %spun = call i64 @yield_now(ptr %host)
   %more = icmp ult i64 %spun, %spin.end
   br i1 %more, label %spin, label %sleep
 sleep:

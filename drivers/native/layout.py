@@ -22,6 +22,7 @@ class Host(ctypes.Structure):
         ("syscall", c_uint64),
         ("clock_gettime", c_uint64),
         ("memmove", c_uint64),
+        ("sched_yield", c_uint64),
         ("futex_number", c_int64),
         ("spin_ns", c_int64),
     ]

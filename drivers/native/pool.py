@@ -94,7 +94,7 @@ spin:
   %left = icmp eq i32 %state, 0
   br i1 %left, label %done, label %clock
 clock:
-  %time = call i64 @now(ptr %host)
+  %time = call i64 @yield_now(ptr %host)
   %more = icmp ult i64 %time, %spin.end
   br i1 %more, label %spin, label %sleep
 sleep:
@@ -305,7 +305,7 @@ spin:
   %ready = call i1 @wanted(ptr %pool)
   br i1 %ready, label %loop, label %clock
 clock:
-  %time = call i64 @now(ptr %host)
+  %time = call i64 @yield_now(ptr %host)
   %more = icmp ult i64 %time, %spin.end
   br i1 %more, label %spin, label %sleep
 sleep:

@@ -70,7 +70,7 @@ again:
   br i1 %stop, label %stopped, label %pause
 pause:
   $relax
-  %time = call i64 @now(ptr %host)
+  %time = call i64 @yield_now(ptr %host)
   %spinning = icmp ult i64 %time, %spin.end
   br i1 %spinning, label %look, label %nap
 nap:
@@ -230,7 +230,7 @@ again:
   %look = icmp eq i64 %low, 0
   br i1 %look, label %clock, label %spin
 clock:
-  %time = call i64 @now(ptr %host)
+  %time = call i64 @yield_now(ptr %host)
   %more = icmp ult i64 %time, %spin.end
   br i1 %more, label %spin, label %sleep
 sleep:

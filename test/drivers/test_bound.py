@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 
@@ -48,7 +49,7 @@ def test_vars_for_buffers(device):
     program = device.load(kernels.add_number(device.target))
     commands = device.compute_queue().commands()
     bound = commands.exec(program, (Var("out"), Var("in"), 1), (1, 1, 1)).bind()
-    for before, after in zip(buffers, buffers[1:], strict=False):
+    for before, after in itertools.pairwise(buffers):
         point = bound.replay(**{"out": after, "in": before})
     point.wait()
     assert [words(buffer)[0] for buffer in buffers] == list(range(10))

@@ -52,7 +52,7 @@ def test_a_full_ring_blocks_until_the_deadline_and_then_works_again(opened):
     queue = device.compute_queue(ring_records=8)
     commands = queue.commands().wait(gate.point(1))
     accepted = 0
-    with pytest.raises(DeviceHang, match="made no room for new commands within 0.08 s"):
+    with pytest.raises(DeviceHang, match=r"made no room for new commands within 0\.08 s"):
         for _ in range(100):
             point = commands.submit()
             accepted += 1
