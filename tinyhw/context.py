@@ -105,6 +105,12 @@ DEBUG: Final = ContextVar("DEBUG", 0, "1 devices, 2 kernels, 3 optimisations, 4 
 JIT: Final = ContextVar("JIT", 1, "0 makes TinyJit call the plain function every time")
 
 
+def check_settings() -> None:
+    """Raises SettingError if any setting's environment variable is malformed."""
+    for setting in ContextVar.all.values():
+        _ = setting.value
+
+
 class Context(contextlib.ContextDecorator):
     """Settings for a part of a program: `with Context(DEBUG=2): ...`, or as a decorator."""
 

@@ -229,11 +229,15 @@ class Input:
         node = tensor._node
         buffer = node.src[0] if node.op is Op.RESHAPE else node
         view = self.view
-        if buffer.op is Op.BUFFER and node.op is view.op and node.shape == view.shape:
+        if buffer.op is Op.BUFFER and (view is self.storage or view.src[0] is self.storage):
             _, device, size = buffer.arg
-            if buffer.dtype is self.storage.dtype and (0, size) == self.storage.arg:
-                if device == self.device:
-                    return buffer
+            if (
+                size == self.storage.arg[1]
+                and node.shape == view.shape
+                and buffer.dtype is self.storage.dtype
+                and device == self.device
+            ):
+                return buffer
         given = as_input(tensor)
         self._compare(Input.of(given, self.name, self.where))
         variables.update(given.values)
