@@ -40,6 +40,18 @@ def compile_source(source: str, target: Target) -> bytes:
     return clang.compile_c(source, target)
 
 
+def disassemble(kernel: LinearKernel, target: Target) -> str:
+    """The machine code that `build` would make, as assembly to read."""
+    source = render(kernel, target)
+    if target.compiler == "llvm":
+        from compiler import llvm
+
+        return llvm.assembly(source, target)
+    from compiler import clang
+
+    return clang.assembly(source, target)
+
+
 def build(kernel: LinearKernel, target: Target) -> CodeObject:
     """The machine code of `kernel` with everything needed to launch it.
 

@@ -82,3 +82,9 @@ class UndefinedSymbol(CompilerError):
     """Machine code refers to a function or variable that its object does not have."""
 
     code = "KC303"
+
+
+class InvalidSetting(CompilerError):
+    """An environment variable has a value that means nothing."""
+
+    code = "KC401"
