@@ -1,47 +1,85 @@
-"""This floor's errors; like those below they carry code, device, operation, detail and remedy."""
+"""This floor's errors: wrong shapes, dtypes, indices and settings, each in a full sentence.
+
+All derive from `TensorError`, and each also from Python's own class for the same mistake, so that
+`except ValueError` catches a wrong shape. Devices raise the classes of `drivers.errors`.
+"""
 
 from __future__ import annotations
 
 from compiler.errors import TinyhwError
+from drivers.errors import HardwareError
+
+__all__ = [
+    "DeviceError",
+    "DtypeError",
+    "GradientError",
+    "HardwareError",
+    "IndexOutOfRange",
+    "JitError",
+    "NotSupported",
+    "SettingError",
+    "ShapeError",
+    "TensorError",
+    "TinyhwError",
+    "VariableError",
+]
 
 
 class TensorError(TinyhwError):
     """A tensor operation was asked for something that it cannot do."""
 
-    code = "TT000"
+    code = "TH100"
 
 
 class ShapeError(TensorError, ValueError):
-    """Shapes, axes or extents do not fit the operation."""
+    """Shapes, axes or sizes do not fit each other."""
 
-    code = "TT101"
+    code = "TH101"
 
 
 class DtypeError(TensorError, TypeError):
-    """An element type does not fit the operation."""
+    """An element type, or a Python value of the wrong type, is not accepted here."""
 
-    code = "TT102"
-
-
-class DeviceError(TensorError):
-    """Tensors of different devices meet in one operation, or a device name is unknown."""
-
-    code = "TT103"
+    code = "TH102"
 
 
-class JitError(TensorError):
-    """A captured function would give wrong results, or is called as it was not captured."""
+class IndexOutOfRange(TensorError, IndexError):
+    """An index or axis lies outside the tensor."""
 
-    code = "TT201"
+    code = "TH103"
 
 
 class VariableError(TensorError, ValueError):
-    """A Variable has no value, two values, or one outside its bounds."""
+    """A Variable's bounds or value are wrong, or two of one name disagree."""
 
-    code = "TT202"
+    code = "TH104"
 
 
-class SettingError(TinyhwError, ValueError):
-    """A setting or environment variable is unknown or malformed."""
+class GradientError(TensorError, RuntimeError):
+    """A gradient is asked for where there is none, or an assignment would falsify one."""
 
-    code = "TT301"
+    code = "TH105"
+
+
+class DeviceError(TensorError, RuntimeError):
+    """Tensors of different devices meet, or a device's name is wrong."""
+
+    code = "TH106"
+
+
+class JitError(TensorError, RuntimeError):
+    """A capture would not replay what the function does."""
+
+    code = "TH107"
+
+
+class SettingError(TensorError, ValueError):
+    """An environment variable or Context value is malformed."""
+
+    code = "TH108"
+
+
+class NotSupported(TensorError, NotImplementedError):
+    """Part of the public API that is not there yet, by name."""
+
+    code = "TH109"

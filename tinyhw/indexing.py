@@ -1,0 +1,251 @@
+"""Indexing: `t[1, ::2, None, ...]` is movement, `t[positions]` reads through a GATHER.
+
+An index is an int, a slice, None, Ellipsis, or whole numbers in a list or tensor; several lists or
+tensors broadcast together, as in NumPy. Positions given as numbers are checked at once; positions
+in a tensor that lie outside read 0, because they are known only on the device.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+
+from compiler.dtype import dtypes
+from compiler.ir import Extent, Node, Op
+from tinyhw.core import to_extent
+from tinyhw.errors import DtypeError, IndexOutOfRange, NotSupported, ShapeError
+from tinyhw.movement import broadcast_shape, product
+from tinyhw.reductions import Reductions
+from tinyhw.variable import Variable
+
+
+class Indexing(Reductions):
+    """Reading parts of a tensor by position."""
+
+    __slots__ = ()
+
+    def __getitem__(self, index: Any) -> Self:
+        view, positions = self._indexed(index)
+        return view._gathered(positions) if positions else view
+
+    def _indexed(self, index: Any) -> tuple[Self, dict[int, Self]]:
+        """The movement part of an index done, and the positions left to read: view axis -> them."""
+        entries = _without_ellipsis(index, self.ndim)
+        x = self
+        shape: list[Extent] = []
+        positions: dict[int, Self] = {}
+        limits: list[tuple[Extent, Extent]] = []
+        flips: list[int] = []
+        steps: list[tuple[int, int]] = []
+        axis = 0
+        for entry in entries:
+            if entry is None:
+                shape.append(1)
+                continue
+            n = self.shape[axis]
+            if isinstance(entry, slice):
+                start, stop, step = _slice(entry, n)
+                limits.append((start, stop))
+                if step < 0:
+                    flips.append(axis)
+                steps.append((axis, abs(step)))
+                count = stop - start
+                shape.append(-(-count // abs(step)) if isinstance(count, int) else to_extent(count))
+            elif isinstance(entry, list | tuple | np.ndarray | Indexing):
+                limits.append((0, n))
+                positions[len(shape)] = self._positions(entry, n)
+                shape.append(n)
+            else:
+                at = _position(entry, n)
+                limits.append((at, at + 1))
+            axis += 1
+        if self.ndim:
+            x = x.shrink(limits).flip(tuple(flips))
+            for axis, step in steps:
+                x = x.every(axis, step)
+        return x.reshape(tuple(shape)), positions
+
+    def _positions(self, entry: Any, extent: Extent) -> Self:
+        """Positions along an axis, non-negative or -1 for what lies outside."""
+        if isinstance(entry, Indexing):
+            if entry.dtype is dtypes.bool:
+                raise NotSupported(
+                    "Indexing with a bool mask is not supported yet: the size of the result would "
+                    "depend on the data. Use `mask.where(x, 0)` or `masked_fill`."
+                )
+            if not dtypes.is_int(entry.dtype):
+                raise DtypeError(f"A tensor index holds integers, not {entry.dtype}.")
+            given = self._like_data(entry)
+        else:
+            array = np.array(entry)
+            if array.size == 0:
+                array = array.astype(np.int64)
+            if array.dtype.kind == "b":
+                raise NotSupported(
+                    "Indexing with a list of bools is not supported yet; give the positions."
+                )
+            if array.dtype.kind not in "iu":
+                raise DtypeError(f"A list index holds integers, not {array.dtype}.")
+            _check_positions(array, extent)
+            given = self._from_array(array.astype(np.int32))
+        if dtypes.is_unsigned(given.dtype):
+            return given
+        wide = given.cast(dtypes.int32) if given.dtype.bits < 32 else given
+        return (wide < 0).where(wide + self._extent_scalar(extent), wide)
+
+    def _extent_scalar(self, extent: Extent) -> Self | int:
+        if isinstance(extent, int):
+            return extent
+        return self._wrap(extent, self._device).cast(dtypes.int32)
+
+    def _like_data(self, tensor: Any) -> Self:
+        """A tensor of positions as one of this class, without gradient."""
+        return tensor.detach()  # type: ignore[no-any-return]
+
+    @classmethod
+    def _from_array(cls, array: np.ndarray[Any, Any]) -> Self:
+        """A tensor of a NumPy array's values on the default device; `Tensor` knows how."""
+        raise NotImplementedError
+
+    def _gathered(self, positions: dict[int, Self]) -> Self:
+        """The elements at `positions`, which stand for axes of this tensor.
+
+        The new axes stand where the positions stood if those were neighbours, else in front.
+        """
+        axes = sorted(positions)
+        rest = [a for a in range(self.ndim) if a not in axes]
+        shape = broadcast_shape(*(p.shape for p in positions.values()))
+        flat = self._constant(0, dtypes.int32)
+        inside: Self | None = None
+        for axis in axes:
+            n = self._extent_scalar(self.shape[axis])
+            p = positions[axis]._broadcast_to(shape)
+            flat = flat * n + p
+            valid = (p >= 0) & (p < n) if not dtypes.is_unsigned(p.dtype) else p < n
+            inside = valid if inside is None else inside & valid
+        if len(axes) > 1 and inside is not None:  # one index alone is outside as it is
+            flat = inside.where(flat, -1)
+        merged = product(self.shape[a] for a in axes)
+        source = self.permute((*axes, *rest)).reshape((merged, *(self.shape[a] for a in rest)))
+        result = source._derive(
+            source._node.gather(flat._broadcast_to(shape)._node.cast(dtypes.index)), flat
+        )
+        first = axes[0]
+        if axes != list(range(first, first + len(axes))) or first == 0:
+            return result
+        k = len(shape)
+        order = (*range(k, k + first), *range(k), *range(k + first, result.ndim))
+        return result.permute(order)
+
+    # ---- along one axis ----
+    def gather(self, dim: int, index: Self) -> Self:
+        """self[..., index, ...] along `dim`, the other positions being those of `index`."""
+        axis = self._axis(dim)
+        if index.ndim != self.ndim or any(
+            isinstance(i, int) and isinstance(n, int) and i > n
+            for a, (i, n) in enumerate(zip(index.shape, self.shape, strict=True))
+            if a != axis
+        ):
+            raise ShapeError(
+                f"gather along axis {dim} has an index of the shape {index.shape} for a tensor of "
+                f"{self.shape}: it needs as many axes, and no other axis may be longer."
+            )
+        limits = [None if a == axis else (0, n) for a, n in enumerate(index.shape)]
+        source = self.shrink(limits).unsqueeze(-1).transpose(axis, -1)
+        chosen = index.unsqueeze(-1)._one_hot_mask(self.shape[axis])
+        return chosen.where(source, 0).sum(-1, dtype=self.dtype)
+
+    def _one_hot_mask(self, classes: Extent) -> Self:
+        """Where the last axis, of `classes`, has the position that the tensor names."""
+        positions = self._iota(classes)
+        return self.eq(positions.cast(self.dtype) if self.dtype.bits > 32 else positions)
+
+    def one_hot(self, num_classes: int = -1) -> Self:
+        """1 at the position named, 0 elsewhere, along a new last axis of `num_classes`."""
+        if not dtypes.is_int(self.dtype):
+            raise DtypeError(f"one_hot needs integers, not {self.dtype}.")
+        if num_classes == -1:
+            num_classes = int(self._item(self.max())) + 1
+        return self.unsqueeze(-1)._one_hot_mask(num_classes).where(1, 0)
+
+    def _item(self, scalar: Any) -> Any:
+        return scalar.item()
+
+    def _triangle(self, diagonal: int, upper: bool) -> Self:
+        if self.ndim < 2:
+            raise ShapeError(f"A triangle is of a matrix, and the shape is {self.shape}.")
+        rows, columns = self._range_along(self.ndim - 2), self._range_along(self.ndim - 1)
+        inside = rows + diagonal <= columns if upper else columns <= rows + diagonal
+        return inside.where(self, 0)
+
+    def triu(self, diagonal: int = 0) -> Self:
+        """Zero below the given diagonal of the last two axes."""
+        return self._triangle(diagonal, upper=True)
+
+    def tril(self, diagonal: int = 0) -> Self:
+        """Zero above the given diagonal of the last two axes."""
+        return self._triangle(diagonal, upper=False)
+
+
+def _without_ellipsis(index: Any, ndim: int) -> list[Any]:
+    """The entries of an index, one for each axis and one for each None."""
+    entries = list(index) if isinstance(index, tuple) else [index]
+    dots = [i for i, entry in enumerate(entries) if entry is Ellipsis]
+    if len(dots) > 1:
+        raise ShapeError(f"An index has at most one Ellipsis, not {len(dots)}.")
+    used = sum(entry is not None and entry is not Ellipsis for entry in entries)
+    if used > ndim:
+        raise IndexOutOfRange(f"An index has {used} entries for a tensor of {ndim} axes.")
+    at = dots[0] if dots else len(entries)
+    return entries[:at] + [slice(None)] * (ndim - used) + entries[at + 1 :]
+
+
+def _slice(entry: slice, extent: Extent) -> tuple[Extent, Extent, int]:
+    """(start, stop, step) of the elements read, start < stop; a negative step reads backwards."""
+    step = 1 if entry.step is None else _whole(entry.step)
+    if step == 0:
+        raise ShapeError("A slice's step must not be 0.")
+    symbolic = any(isinstance(v, Node | Variable) for v in (entry.start, entry.stop, extent))
+    if symbolic:
+        if step != 1:
+            raise NotSupported("A slice whose size depends on a Variable has a step of 1.")
+        start = 0 if entry.start is None else to_extent(entry.start)
+        stop = extent if entry.stop is None else to_extent(entry.stop)
+        for value in (start, stop):
+            if isinstance(value, int) and value < 0:
+                raise NotSupported("A slice whose size depends on a Variable counts from the front.")
+        return start, stop, 1
+    assert isinstance(extent, int)
+    start, stop, _ = slice(entry.start, entry.stop, step).indices(extent)
+    count = len(range(start, stop, step))
+    if step > 0:
+        return start, start + max(0, min(stop - start, extent - start)) if count else start, step
+    last = start + (count - 1) * step
+    return (last, start + 1, step) if count else (0, 0, step)
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise DtypeError(f"A position is a whole number, not {value!r}.")
+    return int(value.__index__())
+
+
+def _position(entry: Any, extent: Extent) -> Extent:
+    """One position along an axis, counted from the front."""
+    if isinstance(entry, Node | Variable):
+        return to_extent(entry)
+    at = _whole(entry)
+    if isinstance(extent, int) and not -extent <= at < extent:
+        raise IndexOutOfRange(
+            f"Index {at} is out of range for an axis of {extent}: "
+            f"it must lie in [{-extent}, {extent - 1}]."
+        )
+    return at + extent if at < 0 else at
+
+
+def _check_positions(array: np.ndarray[Any, Any], extent: Extent) -> None:
+    if not isinstance(extent, int) or array.size == 0:
+        return
+    for at in (int(array.min()), int(array.max())):
+        _position(at, extent)

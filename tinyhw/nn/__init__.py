@@ -1,0 +1,321 @@
+"""Layers: objects that hold parameters and map tensors; `nn.state` finds the parameters.
+
+Parameters start as in PyTorch. An optimiser (`nn.optim`) turns their gradients on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tinyhw.errors import ShapeError
+from tinyhw.nn import datasets, optim, state
+from tinyhw.tensor import Tensor
+
+__all__ = [
+    "BatchNorm",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "Conv1d",
+    "Conv2d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "Dropout",
+    "Embedding",
+    "GroupNorm",
+    "InstanceNorm",
+    "LayerNorm",
+    "LayerNorm2d",
+    "Linear",
+    "RMSNorm",
+    "datasets",
+    "optim",
+    "state",
+]
+
+
+class Linear:
+    """x @ weight.T + bias; weight: (out_features, in_features)."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        bound = 1 / math.sqrt(in_features)
+        self.weight = Tensor.uniform(out_features, in_features, low=-bound, high=bound)
+        self.bias = Tensor.uniform(out_features, low=-bound, high=bound) if bias else None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.linear(self.weight.transpose(), self.bias)
+
+
+class Conv2d:
+    """Cross-correlation with weight (out_channels, in_channels/groups, *kernel).
+
+    padding: an amount, one for each axis, (before, after) pairs from the last axis on, or "same".
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, ...],
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] | str = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+        self.kernel_size, self.stride, self.dilation, self.groups = kernel, stride, dilation, groups
+        self.padding = self._same(padding) if isinstance(padding, str) else padding
+        if in_channels % groups or out_channels % groups:
+            raise ShapeError(
+                f"{in_channels} and {out_channels} channels do not divide into {groups} groups."
+            )
+        shape = (out_channels, in_channels // groups, *kernel)
+        bound = 1 / math.sqrt(math.prod(shape[1:]))
+        self.weight = Tensor.uniform(*shape, low=-bound, high=bound)
+        self.bias = Tensor.uniform(out_channels, low=-bound, high=bound) if bias else None
+
+    def _same(self, padding: str) -> list[int]:
+        """The padding that keeps the size."""
+        if padding != "same" or self.stride not in (1, (1,) * len(self.kernel_size)):
+            raise ShapeError(f"padding is numbers, or 'same' at a stride of 1, not {padding!r}.")
+        steps = self.dilation
+        each = [steps] * len(self.kernel_size) if isinstance(steps, int) else list(steps)
+        whole = [d * (k - 1) for d, k in zip(each, self.kernel_size, strict=True)][::-1]
+        return [side for n in whole for side in (n // 2, n - n // 2)]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.conv2d(
+            self.weight, self.bias, self.groups, self.stride, self.dilation, self.padding
+        )
+
+
+class Conv1d(Conv2d):
+    """Conv2d over one axis."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int | str = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, (kernel_size,), stride, padding, dilation, groups, bias
+        )
+
+
+class ConvTranspose2d:
+    """The adjoint of Conv2d, with weight (in_channels, out_channels/groups, *kernel)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, ...],
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        output_padding: int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+        self.stride, self.padding, self.output_padding = stride, padding, output_padding
+        self.dilation, self.groups = dilation, groups
+        shape = (in_channels, out_channels // groups, *kernel)
+        bound = 1 / math.sqrt(math.prod(shape[1:]))
+        self.weight = Tensor.uniform(*shape, low=-bound, high=bound)
+        self.bias = Tensor.uniform(out_channels, low=-bound, high=bound) if bias else None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.conv_transpose2d(
+            self.weight,
+            self.bias,
+            self.groups,
+            self.stride,
+            self.dilation,
+            self.padding,
+            self.output_padding,
+        )
+
+
+class ConvTranspose1d(ConvTranspose2d):
+    """ConvTranspose2d over one axis."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        output_padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            (kernel_size,),
+            stride,
+            padding,
+            output_padding,
+            dilation,
+            groups,
+            bias,
+        )
+
+
+class BatchNorm:
+    """Each channel (axis 1) shifted and scaled to mean 0 and variance 1 over the batch.
+
+    In training with the batch's statistics, which move the running ones by `momentum`;
+    otherwise with the running ones.
+    """
+
+    def __init__(
+        self,
+        sz: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        momentum: float = 0.1,
+    ) -> None:
+        self.eps, self.momentum, self.track_running_stats = eps, momentum, track_running_stats
+        self.weight = Tensor.ones(sz) if affine else None
+        self.bias = Tensor.zeros(sz) if affine else None
+        self.num_batches_tracked = Tensor.zeros(dtype="int64", requires_grad=False)
+        if track_running_stats:
+            self.running_mean = Tensor.zeros(sz, requires_grad=False)
+            self.running_var = Tensor.ones(sz, requires_grad=False)
+
+    def calc_stats(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean and the biased variance of each channel, of the batch or running."""
+        if self.track_running_stats and not Tensor.training:
+            return self.running_mean, self.running_var
+        axes = tuple(axis for axis in range(x.ndim) if axis != 1)
+        variance, mean = x.var_mean(axes, correction=0)
+        return mean, variance
+
+    def __call__(self, x: Tensor) -> Tensor:
+        mean, variance = self.calc_stats(x)
+        if self.track_running_stats and Tensor.training:
+            self._track(x, mean.detach(), variance.detach())
+        return x.batchnorm(self.weight, self.bias, mean, (variance + self.eps).rsqrt())
+
+    def _track(self, x: Tensor, mean: Tensor, variance: Tensor) -> None:
+        """Moves the running statistics; their variance is the unbiased one."""
+        count = math.prod(x._fixed(axis) for axis in range(x.ndim) if axis != 1)
+        unbiased = variance * (count / max(1, count - 1))
+        kept, new = 1 - self.momentum, self.momentum
+        self.running_mean.assign(
+            (kept * self.running_mean + new * mean).cast(self.running_mean.dtype)
+        )
+        self.running_var.assign(
+            (kept * self.running_var + new * unbiased).cast(self.running_var.dtype)
+        )
+        self.num_batches_tracked.assign(self.num_batches_tracked + 1)
+
+
+BatchNorm2d = BatchNorm3d = BatchNorm
+
+
+class LayerNorm:
+    """Shifted and scaled to mean 0 and variance 1 over the last axes, of `normalized_shape`."""
+
+    def __init__(
+        self,
+        normalized_shape: int | tuple[int, ...],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+    ) -> None:
+        shape = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
+        self.normalized_shape, self.eps = tuple(shape), eps
+        self.axis = tuple(range(-len(self.normalized_shape), 0))
+        self.weight = Tensor.ones(*self.normalized_shape) if elementwise_affine else None
+        self.bias = Tensor.zeros(*self.normalized_shape) if elementwise_affine else None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if x.shape[-len(self.normalized_shape) :] != self.normalized_shape:
+            raise ShapeError(
+                f"LayerNorm over {self.normalized_shape} meets a tensor of the shape {x.shape}."
+            )
+        x = x.layernorm(self.axis, self.eps)
+        if self.weight is None or self.bias is None:
+            return x
+        return x * self.weight + self.bias
+
+
+class LayerNorm2d(LayerNorm):
+    """LayerNorm over the channels (axis 1) of images."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return super().__call__(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class GroupNorm:
+    """Each group of channels (axis 1) shifted and scaled to mean 0 and variance 1."""
+
+    def __init__(
+        self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True
+    ) -> None:
+        if num_channels % num_groups:
+            raise ShapeError(f"{num_channels} channels do not divide into {num_groups} groups.")
+        self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
+        self.weight = Tensor.ones(num_channels) if affine else None
+        self.bias = Tensor.zeros(num_channels) if affine else None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        shape = x.shape
+        x = x.reshape((shape[0], self.num_groups, -1)).layernorm(-1, self.eps).reshape(shape)
+        if self.weight is None or self.bias is None:
+            return x
+        channels = (1, self.num_channels, *(1,) * (x.ndim - 2))
+        return x * self.weight.reshape(channels) + self.bias.reshape(channels)
+
+
+class InstanceNorm(GroupNorm):
+    """GroupNorm with every channel a group."""
+
+    def __init__(self, num_features: int, eps: float = 1e-5, affine: bool = True) -> None:
+        super().__init__(num_features, num_features, eps, affine)
+
+
+class RMSNorm:
+    """Scaled to a mean square of 1 over the last axis, of `dim`; computed in float32."""
+
+    def __init__(self, dim: int, eps: float = 1e-6, elementwise_affine: bool = True) -> None:
+        self.eps = eps
+        self.weight = Tensor.ones(dim) if elementwise_affine else None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        wide = x.float() if x.dtype.bits < 32 else x
+        scaled = (wide * (wide.square().mean(-1, keepdim=True) + self.eps).rsqrt()).cast(x.dtype)
+        return scaled if self.weight is None else scaled * self.weight
+
+
+class Embedding:
+    """Row `index` of weight (vocab_size, embed_size) for each index."""
+
+    def __init__(self, vocab_size: int, embed_size: int) -> None:
+        self.vocab_sz, self.embed_sz = vocab_size, embed_size
+        self.weight = Tensor.glorot_uniform(vocab_size, embed_size)
+
+    def __call__(self, idx: Tensor) -> Tensor:
+        return self.weight[idx]
+
+
+class Dropout:
+    """In training, each element 0 with probability p, the others scaled by 1/(1-p)."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        self.p = p
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.dropout(self.p)

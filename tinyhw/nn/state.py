@@ -1,0 +1,146 @@
+"""The tensors of a model by name, and their way to and from safetensors files."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tinyhw.errors import DtypeError, ShapeError, TensorError
+from tinyhw.formats import safetensors
+from tinyhw.tensor import Tensor
+
+
+class StateMismatch(TensorError, KeyError):
+    """A state dict lacks a tensor of the model, or has one too many."""
+
+    code = "TH110"
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def get_state_dict(
+    obj: Any, prefix: str = "", tensor_type: type[Tensor] = Tensor
+) -> dict[str, Tensor]:
+    """Every tensor in an object's attributes, lists and dicts, named by the way to it."""
+    return dict(_tensors(obj, prefix, tensor_type, set()))
+
+
+def _tensors(
+    obj: Any, prefix: str, kind: type[Tensor], above: set[int]
+) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(obj, kind):
+        yield prefix.strip("."), obj
+        return
+    if id(obj) in above:  # a model that refers to itself
+        return
+    parts: Mapping[Any, Any]
+    if isinstance(obj, list | tuple) and hasattr(obj, "_asdict"):
+        parts = obj._asdict()
+    elif isinstance(obj, list | tuple):
+        parts = dict(enumerate(obj))
+    elif isinstance(obj, OrderedDict | dict):
+        parts = obj
+    else:
+        parts = getattr(obj, "__dict__", {})
+    for name, part in parts.items():
+        yield from _tensors(part, f"{prefix}{name}.", kind, above | {id(obj)})
+
+
+def get_parameters(obj: Any) -> list[Tensor]:
+    """Every tensor of an object, for an optimiser."""
+    return list(get_state_dict(obj).values())
+
+
+def load_state_dict(
+    model: Any,
+    state_dict: Mapping[str, Tensor],
+    strict: bool = True,
+    verbose: bool = False,
+    consume: bool = False,
+    realize: bool = True,
+) -> list[Tensor]:
+    """Writes the tensors of a state dict into the model's; returns the model's.
+
+    strict: raises StateMismatch where either has a name that the other lacks. verbose: prints
+    the names left out. consume: empties the state dict on the way, if it can be changed.
+    """
+    own = get_state_dict(model)
+    missing = [name for name in own if name not in state_dict]
+    extra = [name for name in state_dict if name not in own]
+    if strict and (missing or extra):
+        raise StateMismatch(
+            f"The state dict does not fit the model: it lacks {_listed(missing)} and has "
+            f"{_listed(extra)} that the model lacks.",
+            operation="load_state_dict",
+            remedy="Load with strict=False to leave these out.",
+        )
+    if verbose and (missing or extra):
+        print(f"load_state_dict leaves out {_listed(missing)} and {_listed(extra)}")
+    changed = []
+    for name, tensor in own.items():
+        if name not in state_dict:
+            continue
+        given = state_dict[name]
+        if given.shape != tensor.shape and not _both_single(given, tensor):
+            raise ShapeError(
+                f"{name} has the shape {tensor.shape}, and the state dict {given.shape}.",
+                operation="load_state_dict",
+            )
+        value = given.detach().to(tensor.device).cast(tensor.dtype).reshape(tensor.shape)
+        changed.append(tensor.assign(value))
+        if consume and isinstance(state_dict, dict):
+            del state_dict[name]
+    if realize and changed:
+        Tensor.realize(*changed)
+    return changed
+
+
+def _both_single(a: Tensor, b: Tensor) -> bool:
+    """Whether one is a scalar and the other a vector of one: files differ there."""
+    return a.numel() == b.numel() == 1
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "none"
+
+
+def safe_save(
+    tensors: Mapping[str, Tensor], fn: str | os.PathLike[str], metadata: dict[str, str] | None = None
+) -> None:
+    """Writes tensors to a safetensors file; an old file is replaced only when all is written."""
+    views = {name: _view(name, tensor) for name, tensor in tensors.items()}
+    safetensors.save(fn, views, metadata)
+
+
+def _view(name: str, tensor: Tensor) -> safetensors.TensorView:
+    if not isinstance(tensor, Tensor):
+        raise DtypeError(f"safe_save writes tensors, and {name!r} is {type(tensor).__name__}.")
+    return safetensors.TensorView(tensor.dtype, tensor._fixed_shape(), tensor._bytes())
+
+
+def safe_load(fn: str | os.PathLike[str], device: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name."""
+    found = {}
+    for name, view in safetensors.load(fn).items():
+        flat = Tensor(view.data, device, view.dtype)
+        found[name] = flat.reshape(view.shape)
+    return found
+
+
+def safe_load_metadata(fn: str | os.PathLike[str]) -> dict[str, str]:
+    """The free-form metadata of a safetensors file."""
+    return safetensors.read_header(fn).metadata
+
+
+__all__ = [
+    "StateMismatch",
+    "get_parameters",
+    "get_state_dict",
+    "load_state_dict",
+    "safe_load",
+    "safe_load_metadata",
+    "safe_save",
+]

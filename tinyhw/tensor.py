@@ -1,0 +1,482 @@
+"""Tensor: a lazy array on a device, with NumPy-like methods and gradients.
+
+Nothing is computed when a method is called; the graph grows by a few nodes. `realize()`, or
+reading with `numpy()`, `item()` and the like, cuts the graph into kernels and runs them.
+
+    a = Tensor.rand(3, 4, requires_grad=True)
+    (a @ a.T).relu().sum().backward()
+    print(a.grad.numpy())
+
+The methods stand in layers, see `core.py`: this is the top one, with data in and out, writes,
+and backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ContextDecorator
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+
+from compiler.dtype import ConstType, DType, dtypes
+from compiler.ir import MOVEMENT, Node, Op
+from tinyhw import live, storage
+from tinyhw.core import (
+    STORAGE,
+    Core,
+    DTypeLike,
+    Family,
+    history,
+    is_scalar,
+    is_whole_storage,
+    python_dtype,
+    to_dtype,
+)
+from tinyhw.creation import extent_text, filled
+from tinyhw.device import Device
+from tinyhw.errors import DeviceError, DtypeError, GradientError, NotSupported, ShapeError
+from tinyhw.gradient import gradients
+from tinyhw.losses import Losses
+
+Data: TypeAlias = "ConstType | list[Any] | tuple[Any, ...] | np.ndarray[Any, Any] | bytes | None"
+
+_FROM_NUMPY = {d.name: d for d in dtypes.all if d is not dtypes.bfloat16}
+
+# Methods of tinygrad's or torch's tensors that a program may well ask for.
+NOT_YET = frozenset(
+    """allreduce as_strided bmm broadcast_to cholesky clip_ conv1d conv3d cosine_similarity cummax
+    cummin cumprod diag diagonal diff expm1 fill_ float_power fold geomspace hash index_add
+    index_copy index_fill index_put inverse kthvalue linalg logaddexp logcumsumexp logit
+    masked_scatter masked_select median meshgrid mode msort multinomial nan_to_num newton_schulz
+    nonzero norm outer polygon qr quantile scatter scatter_add scatter_reduce searchsorted shard
+    sort argsort asin acos atan asinh acosh atanh svd take tensor_split topk trace tril_indices
+    triu_indices unbind unfold unique interpolate""".split()
+)
+
+
+class Tensor(Losses):
+    """An array of `dtype` elements in `shape` on `device`.
+
+    data: a number, nested lists, a NumPy array, bytes (as uint8 unless `dtype` says otherwise),
+    a Tensor, or None for no elements.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        data: Data | Tensor | Node,
+        device: str | None = None,
+        dtype: DTypeLike | None = None,
+        requires_grad: bool | None = None,
+    ) -> None:
+        wanted = None if dtype is None else to_dtype(dtype)
+        self._device = Device.canonicalize(device)
+        self._requires_grad, self._leaf, self._spent, self.grad = None, False, False, None
+        self._family = Family()
+        if isinstance(data, Tensor):
+            given = data if device is None else data.to(device)
+            given = given if wanted is None else given.cast(wanted)
+            self._node, self._device, self._family = given._node, given._device, given._family
+            self._requires_grad = given._requires_grad
+        else:
+            self._node = _node_of(data, self._device, wanted)
+        live.register(self)
+        if requires_grad is not None:
+            self.requires_grad_(requires_grad)
+
+    @classmethod
+    def _from_array(cls, array: np.ndarray[Any, Any]) -> Self:
+        return cls(array)
+
+    def _like_data(self, tensor: Any) -> Self:
+        return tensor.detach().to(self.device) if tensor._node.device else tensor.detach()  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_blob(cls, data: bytes | memoryview, shape: Sequence[int], dtype: DTypeLike) -> Self:
+        """Bytes as elements of `dtype` in row-major order."""
+        return cls(bytes(data), dtype=dtype).reshape(tuple(shape))
+
+    # ---- computing and reading ----
+    def realize(self, *others: Tensor) -> Self:
+        """Computes this tensor (and others) now, into storage."""
+        from tinyhw.realize import realize
+
+        realize(self, *others)
+        return self
+
+    def _stored(self) -> Node:
+        """The BUFFER that holds exactly this tensor, realised, in row-major order."""
+        whole = self if is_whole_storage(self._node) else self.detach().contiguous()
+        whole.realize()
+        if not is_whole_storage(whole._node):
+            whole = whole.detach()
+            whole._restand(whole._node.contiguous())
+            whole.realize()
+        return whole._node.base
+
+    def _fixed_shape(self) -> tuple[int, ...]:
+        shape = self.shape
+        if not all(isinstance(extent, int) for extent in shape):
+            raise ShapeError(
+                f"A tensor of the shape {shape} cannot be read: an extent depends on a Variable. "
+                "Reduce or shrink it first."
+            )
+        return shape  # type: ignore[return-value]
+
+    def data(self) -> memoryview:
+        """The elements, without copying where the device's memory can be read."""
+        shape = self._fixed_shape()
+        if self.dtype is dtypes.bfloat16:
+            raise DtypeError("Python has no bfloat16; cast to float32 before reading.")
+        if 0 in shape:
+            return memoryview(np.empty(shape, self.dtype.name))
+        return self._bytes().cast(np.dtype(self.dtype.name).char, shape)  # type: ignore[call-overload,no-any-return]
+
+    def _bytes(self) -> memoryview:
+        """The elements' bytes in row-major order, without copying."""
+        count = int(np.prod(self._fixed_shape(), dtype=int))
+        if not count:
+            return memoryview(b"")
+        return storage.read(self._stored()).cast("B")[: count * self.dtype.itemsize]
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """The elements as a NumPy array of its own; bfloat16 becomes float32."""
+        if self.dtype is dtypes.bfloat16:
+            return self.cast(dtypes.float32).numpy()
+        shape = self._fixed_shape()
+        if 0 in shape:
+            return np.empty(shape, self.dtype.name)
+        return np.frombuffer(self._bytes(), self.dtype.name).reshape(shape).copy()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        array = self.numpy()
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+    def item(self) -> ConstType:
+        """The only element."""
+        if self.numel() != 1:
+            raise ShapeError(f"item() needs exactly one element, and the shape is {self.shape}.")
+        return self.numpy().item()  # type: ignore[no-any-return]
+
+    def tolist(self) -> Any:
+        """The elements as nested lists, or as a number."""
+        return self.numpy().tolist()
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or the extent of one axis."""
+        return self.shape if dim is None else self.shape[self._axis(dim)]
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise DtypeError("A tensor without axes has no length.")
+        return self._fixed(0)
+
+    def __iter__(self) -> Any:
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self) -> bool:
+        raise DtypeError(
+            "A tensor is neither true nor false; read it with item(), or use any() or all()."
+        )
+
+    def __contains__(self, value: object) -> bool:
+        raise NotSupported("`in` is not supported for tensors; use `(tensor == value).any().item()`.")
+
+    def __repr__(self) -> str:
+        shape = ", ".join(map(extent_text, self.shape))
+        state = "realized" if self._node.base.op is Op.BUFFER else "lazy"
+        grad = "" if not self._requires_grad else ", requires_grad"
+        return f"<Tensor ({shape}) {self.dtype.name} on {self.device}, {state}{grad}>"
+
+    # ---- writing ----
+    def clone(self) -> Self:
+        """The same values in storage of their own, which no write to this tensor changes."""
+        new = self._derive(self._node)
+        if new._requires_grad:  # the gradient passes, so the values stay an expression
+            return self._derive(self._node.contiguous())
+        new._take_storage()
+        return new
+
+    def assign(self, x: Tensor | Data) -> Self:
+        """Writes x into this tensor; every view of the same storage sees it."""
+        value = x if isinstance(x, Tensor) else Tensor(x, self.device, self.dtype)
+        if value._requires_grad:
+            raise GradientError(
+                "assign would lose the gradient of the assigned value; use detach() on it first."
+            )
+        if self._requires_grad and not self._leaf:
+            raise GradientError(
+                "assign to a tensor that was computed from others would falsify their gradients; "
+                "use detach() or clone() first."
+            )
+        if value.shape != self.shape:
+            if value.ndim or not is_scalar(x):
+                raise ShapeError(f"Cannot assign {value.shape} to a tensor of {self.shape}.")
+            value = value.expand(self.shape)
+        if value.dtype is not self.dtype:
+            raise DtypeError(f"Cannot assign {value.dtype} to a tensor of {self.dtype}; cast first.")
+        if value._node.device not in (None, self.device):
+            raise DeviceError(
+                f"Cannot assign a tensor on {value.device} to one on {self.device}; "
+                "move it with `.to(device)`."
+            )
+        self._own_storage()
+        base = self._node.base
+        target = live.rebase(self._node, base, base)
+        if value._node is not target:  # writing a tensor to itself changes nothing
+            history.overwrite(_buffer_of(base))
+            live.move(base, base.after(target.assign(value._node.detach())))
+        return self
+
+    def _own_storage(self) -> None:
+        """Lets this tensor and its views, and no other, stand on their storage."""
+        base = self._node.base
+        sharing = _tensors_on(base)
+        family = [t for t in sharing if t._family is self._family]
+        alone = base.op in STORAGE and len(family) == len(sharing)
+        if alone and _each_element_once(self._node, base):
+            return
+        root = _common_view([t._node for t in family])
+        if not _each_element_once(self._node, root):
+            raise NotSupported(
+                "Writing through an expanded or padded view is not supported: several elements "
+                "would be one, or none. Use clone() first."
+            )
+        self._fixed_shape()
+        buffer = Node.buffer(root.dtype, root.size, self.device)
+        flat = root.detach().reshape((buffer.arg.size,))
+        owned = buffer.after(buffer.assign(flat)).reshape(root.shape)
+        for tensor in family:
+            tensor._restand(live.rebase(tensor._node, root, owned))
+
+    def replace(self, x: Tensor) -> Self:
+        """Lets this tensor be x, which has its shape and dtype."""
+        if x.shape != self.shape or x.dtype is not self.dtype:
+            raise ShapeError(
+                f"Cannot replace a tensor of {self.shape}, {self.dtype} by {x.shape}, {x.dtype}."
+            )
+        self._device, self._family = x._device, x._family
+        self._restand(x._node)
+        return self
+
+    def __setitem__(self, index: Any, value: Tensor | Data) -> None:
+        if self._requires_grad or (isinstance(value, Tensor) and value._requires_grad):
+            raise GradientError(
+                "Assigning to part of a tensor has no gradient; use detach(), or `where`."
+            )
+        new = value if isinstance(value, Tensor) else Tensor(value, self.device, self.dtype)
+        new = new.cast(self.dtype)
+        self._own_storage()
+        view, positions = self._indexed(index)
+        if positions:
+            self._scatter(index, new)
+        else:
+            view.assign(new._broadcast_to(view.shape))
+
+    def _scatter(self, index: Any, value: Tensor) -> None:
+        """Writes `value` at positions: each element looks for the last position that names it."""
+        count = int(np.prod(self._fixed_shape(), dtype=int))
+        places = Tensor.arange(count, device=self.device).reshape(self.shape)[index]
+        written = value._broadcast_to(places.shape).flatten()
+        places = places.flatten()
+        n = places._fixed(0)
+        order = Tensor.arange(1, n + 1, device=self.device)
+        here = places.reshape((1, n)).eq(Tensor.arange(count, device=self.device).reshape((count, 1)))
+        last = here.where(order, 0).max(1) if n else here.any(1).cast(dtypes.int32)
+        new = written[last - 1].reshape(self.shape) if n else self
+        self.assign(last.reshape(self.shape).ne(0).where(new, self))
+
+    def __iadd__(self, x: Tensor | ConstType) -> Self:
+        return self.assign(self + x) if self._writable_in_place() else self.add(x)
+
+    def __isub__(self, x: Tensor | ConstType) -> Self:
+        return self.assign(self - x) if self._writable_in_place() else self.sub(x)
+
+    def __imul__(self, x: Tensor | ConstType) -> Self:
+        return self.assign(self * x) if self._writable_in_place() else self.mul(x)
+
+    def __itruediv__(self, x: Tensor | ConstType) -> Self:
+        return self.assign(self / x) if self._writable_in_place() else self.div(x)
+
+    def _writable_in_place(self) -> bool:
+        """Whether `t += x` writes; a tensor with gradient gets a new value instead."""
+        return not self._requires_grad and self._node.base.op in STORAGE
+
+    # ---- gradients ----
+    def gradient(self, *targets: Tensor, gradient: Tensor | None = None) -> list[Tensor]:
+        """The gradient of this tensor by each target; `gradient` is what comes from above."""
+        nodes = gradients(self._node, self._seed_gradient(gradient), [t._node for t in targets])
+        found = []
+        for target, node in zip(targets, nodes, strict=True):
+            if node is None:
+                raise GradientError(
+                    f"This tensor does not depend on the target of shape {target.shape}, "
+                    "or the way there is detached."
+                )
+            found.append(self._wrap(node, self._device))
+        return found
+
+    def _seed_gradient(self, gradient: Tensor | None) -> Node:
+        if not dtypes.is_float(self.dtype):
+            raise DtypeError(f"Only floats have a gradient, and this tensor is {self.dtype}.")
+        if gradient is None:
+            if self.numel() != 1:
+                raise GradientError(
+                    f"backward() of a tensor of the shape {self.shape} needs `gradient`: "
+                    "only one element can do without."
+                )
+            return filled(self.shape, 1.0, self.dtype)
+        if gradient.shape != self.shape:
+            raise ShapeError(f"A gradient of {gradient.shape} meets a tensor of {self.shape}.")
+        return gradient.cast(self.dtype)._node
+
+    def backward(self, gradient: Tensor | None = None) -> Self:
+        """Adds the gradient by every tensor made with requires_grad to that one's `grad`."""
+        if not self._requires_grad:
+            raise GradientError(
+                "backward() of a tensor that depends on none with requires_grad=True, "
+                "or was computed under no_grad."
+            )
+        leaves = [t for t in self._leaves.values() if t._leaf]
+        found = gradients(self._node, self._seed_gradient(gradient), [t._node for t in leaves])
+        if not any(found):
+            raise GradientError("No tensor with requires_grad=True is reached by backward().")
+        for leaf, node in zip(leaves, found, strict=True):
+            if node is not None:
+                new = self._wrap(node, leaf._device)
+                leaf.grad = new if leaf.grad is None else leaf.grad + new
+        self._spent = True
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"Tensor has no method {name!r}"
+            + (": it is not supported yet." if name in NOT_YET else "."),
+            name=name,
+            obj=self,
+        )
+
+    class train(ContextDecorator):  # noqa: N801  (reads as a method, and is one in tinygrad)
+        """Turns `Tensor.training` on (or off) for a with block or a decorated function."""
+
+        def __init__(self, mode: bool = True) -> None:
+            self.mode = mode
+            self.before: list[bool] = []
+
+        def __enter__(self) -> Self:
+            self.before.append(Core.training)
+            Core.training = self.mode
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            Core.training = self.before.pop()
+
+    class test(train):  # noqa: N801
+        """Turns `Tensor.training` off (or on)."""
+
+        def __init__(self, mode: bool = True) -> None:
+            super().__init__(not mode)
+
+
+class no_grad(ContextDecorator):  # noqa: N801  (torch's name)
+    """Within the block (or decorated function), what is computed has no gradient."""
+
+    def __init__(self) -> None:
+        self.before: list[bool] = []
+
+    def __enter__(self) -> Self:
+        self.before.append(Core.grad_enabled)
+        Core.grad_enabled = False
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        Core.grad_enabled = self.before.pop()
+
+
+def _node_of(data: Any, device: str, dtype: DType | None) -> Node:
+    """The graph of what a Tensor is made of."""
+    if data is None:
+        return filled((0,), 0, dtype or dtypes.default_float)
+    if isinstance(data, Node):
+        return data if dtype is None else data.cast(dtype)
+    if is_scalar(data) and not isinstance(data, np.generic):
+        return Node.const(data, dtype or python_dtype(data))
+    if isinstance(data, bytes | bytearray | memoryview):
+        kind = dtype or dtypes.uint8
+        return storage.from_bytes(data, kind, device) if len(data) else filled((0,), 0, kind)
+    if isinstance(data, list | tuple):
+        return _node_of_list(data, device, dtype)
+    if not isinstance(data, np.ndarray | np.generic):
+        raise DtypeError(
+            "A tensor is made of a number, lists, a NumPy array, bytes, a Tensor or None, "
+            f"not of {type(data).__name__}."
+        )
+    array = np.asarray(data)
+    held = _FROM_NUMPY.get(array.dtype.name)
+    if held is None:
+        raise DtypeError(
+            f"A NumPy array of {array.dtype} has no tensor type; there are "
+            f"{', '.join(_FROM_NUMPY)}."
+        )
+    if array.ndim == 0:
+        return Node.const(array.item(), held).cast(dtype or held)
+    if not array.size:
+        return filled(array.shape, 0, dtype or held)
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return storage.from_numpy(native, held, device).reshape(array.shape).cast(dtype or held)
+
+
+def _node_of_list(data: Any, device: str, dtype: DType | None) -> Node:
+    """Nested lists of numbers, or of tensors that are stacked."""
+    if any(isinstance(item, Tensor) for item in data):
+        parts = [item if isinstance(item, Tensor) else Tensor(item, device) for item in data]
+        stacked = parts[0].stack(*parts[1:])
+        return stacked._node if dtype is None else stacked._node.cast(dtype)
+    try:
+        array = np.array(data)
+    except ValueError as error:
+        raise ShapeError(f"Nested lists must be rectangular: {error}.") from error
+    except OverflowError as error:
+        raise DtypeError(f"A number is too large for any type: {error}.") from error
+    kind = {"b": dtypes.bool, "i": dtypes.default_int, "u": dtypes.uint64}
+    kind["f"] = dtypes.default_float
+    if array.dtype.kind not in kind:
+        raise DtypeError(f"Nested lists must hold numbers, and these make a {array.dtype} array.")
+    wanted = dtype or (kind[array.dtype.kind] if array.size else dtypes.default_float)
+    if wanted in _FROM_NUMPY.values():
+        array = array.astype(wanted.name)
+        return _node_of(array, device, None)
+    return _node_of(array.astype(np.float32), device, wanted)
+
+
+def _tensors_on(base: Node) -> list[Tensor]:
+    return [t for t in live.aliases(base) if isinstance(t, Tensor)]
+
+
+def _each_element_once(view: Node, root: Node) -> bool:
+    """Whether each element of `view` is an element of `root`, and no two are the same."""
+    while view is not root:
+        if view.op in (Op.EXPAND, Op.PAD, Op.SKEW):
+            return False
+        view = view.src[0]
+    return True
+
+
+def _common_view(nodes: list[Node]) -> Node:
+    """The node nearest to the given views of one base that all of them are views of."""
+    chains = []
+    for node in nodes:
+        chain = [node]
+        while chain[-1].op in MOVEMENT or chain[-1].op is Op.DETACH:
+            chain.append(chain[-1].src[0])
+        chains.append(chain)
+    return next(node for node in chains[0] if all(node in chain for chain in chains))
+
+
+def _buffer_of(storage_node: Node) -> Node:
+    """The BUFFER under writes that are still to happen."""
+    while storage_node.op is Op.AFTER or storage_node.op in MOVEMENT:
+        storage_node = storage_node.src[0]
+    return storage_node
