@@ -10,6 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from compiler.build import build, render
+from compiler.clang import find_clang
+from compiler.dtype import DType, dtypes
+from compiler.errors import CompilerError, InvalidKernel
+from compiler.ir import Node, Op
+from compiler.llvm import host_target
+from compiler.target import Target
 from test.compiler.linear_kernels import (
     NUMPY,
     Array,
@@ -27,14 +35,6 @@ from test.compiler.linear_kernels import (
     splat,
     store,
 )
-
-from compiler.build import build, render
-from compiler.clang import find_clang
-from compiler.dtype import DType, dtypes
-from compiler.errors import CompilerError, InvalidKernel
-from compiler.ir import Node, Op
-from compiler.llvm import host_target
-from compiler.target import Target
 
 SIZE = 512
 FAR = 1 << 40  # an element that no buffer has: touching it ends the process
