@@ -92,11 +92,14 @@ class Point:
 class Timeline:
     """A 64-bit count that the host or a queue moves forward, and that anybody may wait for.
 
-    `describe` adds the state of the queue behind it to the message of a DeviceHang.
+    A queue's timeline has `describe`, which adds the queue's state to the message of a
+    DeviceHang, `progress`, whose value changes while the queue gets on, and `ended`, once
+    nobody will move it any more.
     """
 
     __slots__ = (
-        "name", "address", "timeout_ms", "describe", "_view", "_wait", "_process", "__weakref__"
+        "name", "address", "timeout_ms", "describe", "progress", "ended",
+        "_view", "_wait", "_process", "__weakref__",
     )
 
     def __init__(
@@ -107,6 +110,8 @@ class Timeline:
             raise ArgumentMismatch(f"A timeline starts between 0 and 2^63 - 1, not at {initial}.")
         self.name, self.timeout_ms = name, timeout_ms
         self.describe: Callable[[], str] | None = None
+        self.progress: Callable[[], object] | None = None
+        self.ended = False
         self._wait = native().wait
         self._process = os.getpid()
         self.address = _slots.take()
@@ -132,7 +137,11 @@ class Timeline:
         native().signal(self.address, self.point(value).value)
 
     def wait(self, value: int, timeout_ms: float | None = None) -> None:
-        """Waits until it reaches `value`; DeviceHang after `timeout_ms`."""
+        """Waits until it reaches `value`.
+
+        DeviceHang after `timeout_ms`; if none is given, after the timeline's own `timeout_ms`
+        without any progress of its queue, so that long work is not taken for a hang.
+        """
         start_ns = time.monotonic_ns()
         limit_ns = int((self.timeout_ms if timeout_ms is None else timeout_ms) * 1e6)
         if self._wait(self.address, value, min(max(limit_ns, 0), SLICE_NS)):
@@ -144,9 +153,16 @@ class Timeline:
                 operation="wait",
                 remedy="Open the device in the child, or start it with the 'spawn' method.",
             )
+        progress = self.progress if timeout_ms is None else None
+        seen = progress() if progress else None
         deadline_ns = start_ns + limit_ns
         while not self._wait(self.address, value, min(SLICE_NS, _left_ns(deadline_ns))):
-            if time.monotonic_ns() >= deadline_ns:
+            now_ns = time.monotonic_ns()
+            if self.ended:
+                raise self.hang(value, (now_ns - start_ns) / 1e6)
+            if progress and (latest := progress()) != seen:
+                seen, deadline_ns = latest, now_ns + limit_ns
+            elif now_ns >= deadline_ns:
                 raise self.hang(value, limit_ns / 1e6)
 
     def hang(self, value: int, waited_ms: float) -> DeviceHang:

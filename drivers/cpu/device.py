@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import threading
 import time
 import warnings
 import weakref
@@ -80,6 +81,7 @@ class CpuDevice(Device):
         self._queues: dict[int, CpuQueue] = {}
         self._workers: list[int] = []
         self._timelines = 0
+        self._lock = threading.Lock()  # of queues and programs
         self._pool_storage = self.allocator.allocate(ctypes.sizeof(Pool))
         self.pool_address = self._pool_storage.address
         ctypes.memset(self.pool_address, 0, ctypes.sizeof(Pool))
@@ -117,12 +119,13 @@ class CpuDevice(Device):
     def load(self, code: CodeObject) -> CpuProgram:
         """Puts a kernel into executable memory; the same code object gives the same Program."""
         self.check_usable()
-        program = self._programs.get(code)
-        if program is None:
-            program = load_program(
-                self.system, code, host_arch(), self.name, reclaimer.later
-            )
-            self._programs[code] = self._kernel_names[program.number] = program
+        with self._lock:
+            program = self._programs.get(code)
+            if program is None:
+                program = load_program(
+                    self.system, code, host_arch(), self.name, reclaimer.later
+                )
+                self._programs[code] = self._kernel_names[program.number] = program
         return program
 
     def kernel_name(self, number: int) -> str:
@@ -147,15 +150,17 @@ class CpuDevice(Device):
     ) -> CpuQueue:
         """A new queue for kernels. Its timeline starts at `initial_value`."""
         self.check_usable()
-        self._start_workers()
-        return self._new_queue(name or "compute", ring_records, initial_value)
+        with self._lock:
+            self._start_workers()
+            return self._new_queue(name or "compute", ring_records, initial_value)
 
     def copy_queue(
         self, name: str = "", *, ring_records: int = 1024, initial_value: int = 0
     ) -> CpuQueue:
         """A new queue for copies, with a thread of its own; it runs kernels as well."""
         self.check_usable()
-        return self._new_queue(name or "copy", ring_records, initial_value)
+        with self._lock:
+            return self._new_queue(name or "copy", ring_records, initial_value)
 
     def _new_queue(self, kind: str, ring_records: int, initial_value: int) -> CpuQueue:
         job = next((i for i in range(Pool.JOBS) if i not in self._queues), None)
@@ -171,7 +176,9 @@ class CpuDevice(Device):
 
     def release_queue(self, queue: CpuQueue) -> None:
         """Forgets a queue whose thread has ended."""
-        self._queues = {job: each for job, each in self._queues.items() if each is not queue}
+        with self._lock:
+            kept = {job: each for job, each in self._queues.items() if each is not queue}
+            self._queues = kept
 
     def _start_workers(self) -> None:
         """Starts the threads that help with kernels, once."""

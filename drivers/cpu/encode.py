@@ -7,7 +7,7 @@ and listed in `bases`, so that the same bytes can be put anywhere, several times
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from drivers.cpu.program import CpuProgram
@@ -43,6 +43,19 @@ from drivers.variables import (
 _COMPARES = {">=": Compare.GREATER_EQUAL, "==": Compare.EQUAL}
 _SLOT_BYTES = 8
 _ARGUMENT_ALIGNMENT = 16
+
+
+def _packer(opcode: Opcode) -> tuple[list[str], Callable[..., None]]:
+    """The names of a record's fields in the order of one struct that packs them all."""
+    form, end, names = "<I", 4, []
+    for name, (offset, kind) in sorted(FIELDS[opcode].items(), key=lambda item: item[1][0]):
+        form += f"{offset - end}x{kind}"
+        end = offset + struct.calcsize(kind)
+        names.append(name)
+    return names, struct.Struct(form).pack_into
+
+
+_PACKERS = {opcode: _packer(opcode) for opcode in Opcode}
 
 
 @dataclass
@@ -93,68 +106,68 @@ class Encoder:
             case Signal(point):
                 self._point(Opcode.SIGNAL, point)
             case Stamp(timestamp):
-                self._fields(Opcode.TIMESTAMP, address=timestamp.buffer.gpu_addr)
+                self._record(Opcode.TIMESTAMP, address=timestamp.buffer.gpu_addr)
             case Barrier():
-                self._fields(Opcode.BARRIER)
+                self._record(Opcode.BARRIER)
             case Copy():
                 self._copy(step)
             case Write(buffer, value, size):
-                self._fields(Opcode.WRITE, address=buffer.gpu_addr, size_bytes=size)
-                self._word(Opcode.WRITE, value, size)
-            case Poll(buffer, value, compare, size):
-                self._fields(
-                    Opcode.POLL, address=buffer.gpu_addr, size_bytes=size,
-                    compare=_COMPARES[compare],
+                self._record(
+                    Opcode.WRITE, address=buffer.gpu_addr, size_bytes=size,
+                    value=self._word(Opcode.WRITE, value, size),
                 )
-                self._word(Opcode.POLL, value, size)
+            case Poll(buffer, value, compare, size):
+                self._record(
+                    Opcode.POLL, address=buffer.gpu_addr, size_bytes=size,
+                    value=self._word(Opcode.POLL, value, size), compare=_COMPARES[compare],
+                )
 
-    def _fields(self, opcode: Opcode, **values: int) -> None:
-        struct.pack_into("<I", self._records, self._at, opcode)
-        for name, value in values.items():
-            offset, form = FIELDS[opcode][name]
-            struct.pack_into("<" + form, self._records, self._at + offset, value)
+    def _record(self, opcode: Opcode, **values: int) -> None:
+        """Writes the present record; fields that are not given stay 0, for a Var."""
+        names, pack_into = _PACKERS[opcode]
+        pack_into(self._records, self._at, opcode, *[values.get(name, 0) for name in names])
 
     def _offset(self, opcode: Opcode, name: str) -> int:
         return self._at + FIELDS[opcode][name][0]
 
     def _point(self, opcode: Opcode, point: Point | Var) -> None:
         if isinstance(point, Point):
-            self._fields(opcode, timeline=point.timeline.address, value=point.value)
+            self._record(opcode, timeline=point.timeline.address, value=point.value)
             return
-        self._fields(opcode)
+        self._record(opcode)
         where = f"the Point to {opcode.name.lower()}"
         self.table.add(point, TIMELINE, self._offset(opcode, "timeline"), where, minimum=1)
         self.table.add(point, MOMENT, self._offset(opcode, "value"), where, minimum=0)
 
-    def _word(self, opcode: Opcode, value: Size, size_bytes: int) -> None:
+    def _word(self, opcode: Opcode, value: Size, size_bytes: int) -> int:
+        """The value of a write or poll; 0 for a Var, which is put into the table."""
         if isinstance(value, int):
-            self._fields(opcode, value=value)
-            return
+            return value
         where, offset = f"the value of {opcode.name.lower()}", self._offset(opcode, "value")
         if size_bytes == 8:
             self.table.add(value, UNSIGNED, offset, where)
         else:
             self.table.add(value, INTEGER, offset, where, minimum=0, maximum=(1 << 32) - 1)
+        return 0
 
     def _copy(self, step: Copy) -> None:
-        self._fields(Opcode.COPY)
+        given: dict[str, int] = {}
+        size = step.size_bytes
         for name, buffer in (("destination", step.destination), ("source", step.source)):
             where = f"the {name} of a copy"
             if isinstance(buffer, Buffer):
-                self._fields(Opcode.COPY, **{name: buffer.gpu_addr})
+                given[name] = buffer.gpu_addr
             else:
                 self.table.add(buffer, BUFFER, self._offset(Opcode.COPY, name), where, minimum=1)
-            holds = buffer.size_bytes if isinstance(buffer, Buffer) else buffer.name
-            size = step.size_bytes.name if isinstance(step.size_bytes, Var) else step.size_bytes
-            if not (isinstance(holds, int) and isinstance(size, int)):
-                self.table.need(holds, size, where)
-        if isinstance(step.size_bytes, Var):
-            self.table.add(
-                step.size_bytes, INTEGER, self._offset(Opcode.COPY, "size_bytes"),
-                "the size of a copy", minimum=0,
-            )
+            if isinstance(buffer, Var) or isinstance(size, Var):
+                holds = buffer.name if isinstance(buffer, Var) else buffer.size_bytes
+                self.table.need(holds, size.name if isinstance(size, Var) else size, where)
+        if isinstance(size, Var):
+            offset = self._offset(Opcode.COPY, "size_bytes")
+            self.table.add(size, INTEGER, offset, "the size of a copy", minimum=0)
         else:
-            self._fields(Opcode.COPY, size_bytes=step.size_bytes)
+            given["size_bytes"] = size
+        self._record(Opcode.COPY, **given)
 
     def _exec(self, step: Exec) -> None:
         program = step.program
@@ -166,32 +179,36 @@ class Encoder:
         self._arguments.extend(bytes(-len(self._arguments) % _ARGUMENT_ALIGNMENT))
         kernarg = len(self._records) + len(self._arguments)
         self.bases.append(self._offset(Opcode.EXEC, "kernarg"))
-        self._fields(
-            Opcode.EXEC, kernel=program.number, entry=program.entry_address, kernarg=kernarg
-        )
-        for axis, size, limit in zip("xyz", step.grid, GRID_LIMITS, strict=True):
-            name = f"grid_{axis}"
+        blocks = [0, 0, 0]
+        for axis, size in enumerate(step.grid):
             if isinstance(size, int):
-                self._fields(Opcode.EXEC, **{name: size})
+                blocks[axis] = size
             else:
-                self.table.add(
-                    size, INTEGER, self._offset(Opcode.EXEC, name),
-                    f"grid {axis} of kernel {program.name}", width=4, minimum=0, maximum=limit,
-                )
+                self._grid_var(program, axis, size)
+        self._record(
+            Opcode.EXEC, kernel=program.number, entry=program.entry_address, kernarg=kernarg,
+            grid_x=blocks[0], grid_y=blocks[1], grid_z=blocks[2],
+        )
         for index, argument in enumerate(step.arguments):
             param = program.code.params[index]
-            where = f"argument {param.name} of kernel {program.name}"
-            offset = kernarg + index * _SLOT_BYTES
             if isinstance(argument, Buffer):
-                self._arguments += struct.pack("<Q", argument.gpu_addr)
-            elif not isinstance(argument, Var):
+                self._arguments += argument.gpu_addr.to_bytes(_SLOT_BYTES, "little")
+                continue
+            where = f"argument {param.name} of kernel {program.name}"
+            if not isinstance(argument, Var):
                 self._arguments += encode_scalar(param.dtype, argument, where, self._device)
+                continue
+            self._arguments += bytes(_SLOT_BYTES)
+            offset = kernarg + index * _SLOT_BYTES
+            if param.kind == "buffer":
+                self.table.add(argument, BUFFER, offset, where, minimum=1)
             else:
-                self._arguments += bytes(_SLOT_BYTES)
-                if param.kind == "buffer":
-                    self.table.add(argument, BUFFER, offset, where, minimum=1)
-                else:
-                    encoding, minimum, maximum = scalar_encoding(param.dtype)
-                    self.table.add(
-                        argument, encoding, offset, where, minimum=minimum, maximum=maximum
-                    )
+                encoding, minimum, maximum = scalar_encoding(param.dtype)
+                self.table.add(argument, encoding, offset, where, minimum=minimum, maximum=maximum)
+
+    def _grid_var(self, program: CpuProgram, axis: int, var: Var) -> None:
+        letter, limit = "xyz"[axis], GRID_LIMITS[axis]
+        self.table.add(
+            var, INTEGER, self._offset(Opcode.EXEC, f"grid_{letter}"),
+            f"grid {letter} of kernel {program.name}", width=4, minimum=0, maximum=limit,
+        )

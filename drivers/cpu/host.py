@@ -14,6 +14,9 @@ _CACHE_FOLDER = Path("/sys/devices/system/cpu/cpu0/cache")
 _CLANG_VERSIONS = range(40, 10, -1)
 THREAD_LIMIT = 1024
 
+# What 512-bit code needs: without these three, AVX-512 lacks byte and word lanes and masks.
+_AVX512 = {"+avx512f", "+avx512vl", "+avx512bw", "+avx512dq"}
+
 
 def thread_count() -> int:
     """How many threads share a kernel: TINYHW_THREADS, or the processors we may run on."""
@@ -59,9 +62,13 @@ def host_target(compiler: str, threads: int) -> Target:
     from compiler.llvm import host_target as detected
 
     target = detected(compiler, threads)
+    has = set(target.features.split(","))
+    bits = 512 if has >= _AVX512 else 256 if "+avx2" in has else 128
     caches = cache_sizes()
     return dataclasses.replace(
         target,
+        vector_bits=bits,
+        vector_registers=32 if bits == 512 or target.arch == "aarch64" else 16,
         l1_bytes=caches.get(1, target.l1_bytes),
         l2_bytes=caches.get(2, target.l2_bytes),
     )

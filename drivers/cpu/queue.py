@@ -51,6 +51,14 @@ def _describer(reference: weakref.ref[CpuQueue]) -> Callable[[], str]:
     return describe
 
 
+def _progress_of(reference: weakref.ref[CpuQueue]) -> Callable[[], object]:
+    def progress() -> object:
+        queue = reference()
+        return queue.progress if queue and not queue.closed else None
+
+    return progress
+
+
 class CpuQueue(Queue):
     """One ring, one thread, one timeline."""
 
@@ -77,10 +85,12 @@ class CpuQueue(Queue):
         self.state = state = QueueState.from_address(self.address)
         state.host, state.pool = host_address(), device.pool_address
         state.job = device.pool_address + Pool.jobs.offset + job * ctypes.sizeof(Job)
+        self._job = Job.from_address(state.job)
         state.ring = self.address + ctypes.sizeof(QueueState)
         state.mask = ring_records - 1
         state.timeline, state.submitted = self.timeline.address, initial_value
         self.timeline.describe = _describer(weakref.ref(self))
+        self.timeline.progress = _progress_of(weakref.ref(self))
         try:
             state.kick = device.system.kick(native().functions["kick"])
             self._thread = device.system.start_thread(
@@ -106,12 +116,11 @@ class CpuQueue(Queue):
         encoded = Encoder(self._device_name, steps).finish()
         with self._lock:
             self.check_usable()
-            values_at = _aligned(len(encoded.block))
-            patches_at = values_at + _aligned(encoded.table.value_bytes)
-            size = patches_at + encoded.table.patch_bytes
-            address, keep = self._arena.take(size)
-            encoded.place(address, memory_view(address, size))
-            self._patch(encoded, address, values_at, patches_at, variables)
+            if encoded.table.patch_count or variables:
+                address, keep = self._place_patched(encoded, variables)
+            else:
+                address, keep = self._arena.take(len(encoded.block))
+                encoded.place(address, memory_view(address, len(encoded.block)))
             value = native().submit(self.address, address, encoded.record_count, 0)
             if value < 0:
                 value = self._submit_slowly(address, encoded.record_count)
@@ -119,11 +128,15 @@ class CpuQueue(Queue):
             del keep  # in flight now, so its memory waits for the Point
         return Point(self.timeline, value)
 
-    def _patch(
-        self, encoded: EncodedList, address: int, values_at: int, patches_at: int,
-        variables: dict[str, Any],
-    ) -> None:
+    def _place_patched(
+        self, encoded: EncodedList, variables: dict[str, Any]
+    ) -> tuple[int, Storage]:
+        """Places a list that has Vars, with its values and patches behind it."""
         table = encoded.table
+        values_at = _aligned(len(encoded.block))
+        patches_at = values_at + _aligned(table.value_bytes)
+        address, keep = self._arena.take(patches_at + table.patch_bytes)
+        encoded.place(address, memory_view(address, len(encoded.block)))
         values = memory_view(address + values_at, table.value_bytes)
         table.filler().fill(values, variables)
         table.write_patches(address + patches_at)
@@ -132,14 +145,17 @@ class CpuQueue(Queue):
         )
         if wrong >= 0:
             raise table.out_of_limits(wrong, variables)
+        return address, keep
 
     def _submit_slowly(self, address: int, count: int) -> int:
-        deadline = time.monotonic() + self.device.timeout_ms / 1e3
+        patience = Patience(self)
         while True:
-            value = int(native().submit_blocking(self.address, address, count, SLICE_NS))
+            value = int(
+                native().submit_blocking(self.address, address, count, patience.slice_ns())
+            )
             if value >= 0:
                 return value
-            self.check_progress(deadline)
+            patience.check()
 
     def check_usable(self) -> None:
         """Raises when the queue or its device was closed."""
@@ -147,16 +163,6 @@ class CpuQueue(Queue):
         if self.closed:
             raise DeviceClosed(
                 f"{self.timeline.name} is closed.", device=self._device_name, operation="submit"
-            )
-
-    def check_progress(self, deadline: float) -> None:
-        """Raises when a submitter has waited for room in the ring until its deadline."""
-        self.check_usable()
-        if time.monotonic() >= deadline:
-            raise DeviceHang(
-                f"{self._device_name} queue {self.name} made no room for new commands within "
-                f"{self.device.timeout_ms / 1e3:g} s. {describe_queue(self.device, self)}",
-                device=self._device_name, operation="submit",
             )
 
     def bind_steps(self, steps: tuple[Step, ...]) -> BoundCommands:
@@ -168,9 +174,9 @@ class CpuQueue(Queue):
         self.last_point.wait(timeout_ms)
 
     @property
-    def progress(self) -> tuple[int, int]:
-        """Changes whenever the queue gets on; equal twice over means that it may hang."""
-        return self.state.tail, self.state.current
+    def progress(self) -> tuple[int, int, int]:
+        """Changes while the queue gets on: its record, and the blocks of a shared kernel."""
+        return self.state.tail, self.state.current, self._job.next
 
     def stop(self) -> bool:
         """Ends the thread, whatever is left in the ring; false if a kernel does not let it."""
@@ -182,6 +188,7 @@ class CpuQueue(Queue):
                 return False
             time.sleep(0.0002)
         self.in_flight.end()
+        self.timeline.ended = True
         with contextlib.suppress(OSError):  # it has ended all the same
             self.device.system.join_thread(self._thread)
         return True
@@ -195,6 +202,34 @@ class CpuQueue(Queue):
         """Leaves the thread alone, because it belongs to the parent process."""
         self.closed = True
         self.in_flight.end()
+
+
+class Patience:
+    """How long a submitter waits for room: the device's timeout without any progress."""
+
+    def __init__(self, queue: CpuQueue) -> None:
+        self._queue, self._seen = queue, queue.progress
+        self._limit_s = queue.device.timeout_ms / 1e3
+        self._deadline = time.monotonic() + self._limit_s
+
+    def slice_ns(self) -> int:
+        """How long the next native wait may last; above 0, which would not wait at all."""
+        left_ns = int((self._deadline - time.monotonic()) * 1e9)
+        return min(max(left_ns, 1), SLICE_NS)
+
+    def check(self) -> None:
+        """Raises when the queue was closed, or has not got on until the deadline."""
+        queue = self._queue
+        queue.check_usable()
+        now, progress = time.monotonic(), queue.progress
+        if progress != self._seen:
+            self._seen, self._deadline = progress, now + self._limit_s
+        elif now >= self._deadline:
+            raise DeviceHang(
+                f"{queue.timeline.name} made no room for new commands within "
+                f"{self._limit_s:g} s. {describe_queue(queue.device, queue)}",
+                device=queue.device_name, operation="submit",
+            )
 
 
 class _Arena:
@@ -266,11 +301,11 @@ class CpuBoundCommands(BoundCommands):
         return Point(self._timeline, value)
 
     def _replay_slowly(self, value: int, variables: dict[str, Any]) -> int:
-        deadline = time.monotonic() + self._device.timeout_ms / 1e3
+        patience = Patience(self._queue)
         while value < 0:
             if value < -1:
                 raise self._table.out_of_limits(-2 - value, variables)
-            value = native().replay_blocking(self._address, SLICE_NS)
+            value = native().replay_blocking(self._address, patience.slice_ns())
             if value == -1:
-                self._queue.check_progress(deadline)
+                patience.check()
         return value
