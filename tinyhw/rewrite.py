@@ -5,7 +5,8 @@ into kernels would make fast:
 
 1. The gradient of a convolution by its input is a sum over windows of a padded sum over
    channels. A movement of a REDUCE is a REDUCE of that movement with the reduced axes at the
-   end, so both become one contraction.
+   end, so both become one contraction. (The sum of a matrix product does not: the product is
+   fast because it reuses what it reads, which the sum of all its terms would not.)
 2. In it the padding stands on the product. PAD(a * b) is PAD(a) * b' where b' only has to have
    the padded shape: the padding goes to the operand that is not constant along the padded axis,
    down to its storage, where it is a small copy that makes the contraction free of masks.
@@ -96,17 +97,28 @@ def _merged(outer: Node) -> Node:
     source = inner.src[0]
     extents = tuple(source.shape[axis] for axis in axes)
     kept = tuple(axis for axis in range(len(source.shape)) if axis not in axes)
-    lifted = source.permute(kept + tuple(axes)).reshape(inner.shape + extents)
-    pads = any(m.op is Op.PAD for m in moves)
-    if pads and source.op is Op.MUL:
-        lifted = _distribute(
-            source, lambda s: s.permute(kept + tuple(axes)).reshape(inner.shape + extents)
-        )
+
+    def separated(x: Node) -> Node:
+        return x.permute(kept + tuple(axes)).reshape(inner.shape + extents)
+
+    contracts = is_contraction(inner) and source.op is Op.MUL
+    lifted = _distribute(source, separated) if contracts else separated(source)
     for move in reversed(moves):
         lifted = _apply_lifted(move, lifted, extents)
+    if contracts and _repeats(lifted, outer.arg[1]):
+        return outer
     rank = len(outer.shape)
     trailing = tuple(range(rank, rank + len(extents)))
     return lifted.reduce(op, outer.arg[1] + trailing).reshape(outer.shape)
+
+
+def _repeats(product: Node, axes: tuple[int, ...]) -> bool:
+    """Whether a factor is the same all along one of `axes`: then sum the other factor first."""
+    return any(
+        s.shape and s.shape[axis] != 1 and constant_along(s, axis)
+        for s in product.src
+        for axis in axes
+    )
 
 
 def _distribute(product: Node, move: Callable[[Node], Node]) -> Node:
