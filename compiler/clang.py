@@ -13,7 +13,7 @@ import subprocess
 from compiler.errors import ToolFailed, ToolMissing
 from compiler.target import Target
 
-VERSIONS = range(22, 12, -1)
+VERSIONS = range(40, 12, -1)
 TIMEOUT_S = 120
 
 _FLAGS = (
@@ -42,7 +42,7 @@ def _require_clang() -> str:
     found = find_clang()
     if found is None:
         raise ToolMissing(
-            "There is no clang in PATH, neither `clang` nor `clang-13` to `clang-22`.",
+            "There is no clang in PATH, neither `clang` nor `clang-13` to `clang-40`.",
             operation="find clang",
             remedy="Run `sudo apt-get install clang`, or use the device LLVM, which needs none.",
         )

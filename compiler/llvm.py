@@ -16,6 +16,9 @@ from compiler.target import Target
 OPTIMISATION_LEVEL = 2
 """For the passes and for instruction selection. Level 3 gave the same code for our kernels."""
 
+_AVX512 = ("avx512f", "avx512vl", "avx512bw", "avx512dq")
+"""What 512-bit code needs: without all of these, lanes of bytes or masks are missing."""
+
 
 @functools.cache
 def _llvm() -> Any:
@@ -46,12 +49,11 @@ def host_target(compiler: str = "llvm", threads: int = 1) -> Target:
     llvm = _llvm()
     detected = llvm.get_host_cpu_features()
     arch = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
-    if detected.get("avx512f"):
+    if all(detected.get(name) for name in _AVX512):
         vector_bits, vector_registers = 512, 32
-    elif detected.get("avx"):
-        vector_bits, vector_registers = 256, 16
     else:
-        vector_bits, vector_registers = 128, 32 if arch == "aarch64" else 16
+        vector_bits = 256 if detected.get("avx2") else 128
+        vector_registers = 32 if arch == "aarch64" else 16
     return Target(
         compiler,
         arch,

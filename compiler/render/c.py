@@ -286,6 +286,8 @@ class _Renderer:
         a, b = node.src
         dtype, symbol = a.dtype, _INFIX[node.op]
         left, right = self.operand(a), self.operand(b)
+        if dtype.kind == "f" and splat_value(a) is None:
+            right = self.spread(b)
         if node.op in (Op.IDIV, Op.MOD) and dtype is dtypes.index:
             if min(bounds(a)[0], bounds(b)[0]) >= 0:  # the cheaper division
                 unsigned = self.types.scalar(dtypes.uint64)
@@ -296,6 +298,11 @@ class _Renderer:
         if dtype.lanes == 1 and dtype.kind in "iu" and dtype.bits < 32:
             return f"(({self.types.name(dtype)}){text})"
         return text
+
+    def spread(self, node: Node) -> str:
+        """An operand beside a vector, where C spreads a constant to all lanes by itself."""
+        constant = splat_value(node)
+        return self.operand(node if constant is None else constant)
 
     def truth(self, op: Op, text: str, dtype: DType, left: str, right: str) -> str:
         """A comparison or logic, as a bool or a mask of 0 and -1."""

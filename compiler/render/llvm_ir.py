@@ -97,7 +97,7 @@ class _Renderer:
             f"  call void @{name}.body({', '.join(f'{t} {n}' for t, _, n in parameters)})",
             "  ret void",
             "}\n",
-            f"define internal void @{name}.body({', '.join(map(' '.join, parameters))}) "
+            f"define internal void @{name}.body({', '.join(' '.join(filter(None, p)) for p in parameters)}) "
             "alwaysinline #0 {",
             "entry:",
             *self.slots,
@@ -130,7 +130,8 @@ class _Renderer:
                 found.append(("ptr", attributes, self.names[param]))
             else:
                 _, low, high = param.arg
-                found.append(("i64", f"range(i64 {low}, {high + 1})", self.names[param]))
+                known = f"range(i64 {low}, {high + 1})" if high < dtypes.int64.max else ""
+                found.append(("i64", known, self.names[param]))
         return found + [("i64", "range(i64 0, 4294967296)", f"%grid{axis}") for axis in range(3)]
 
     def argument_loads(self) -> list[str]:

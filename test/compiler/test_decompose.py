@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from compiler import elementary
 from compiler.build import build
 from compiler.clang import find_clang
 from compiler.decompose import decompose
@@ -17,6 +18,7 @@ from compiler.elementary import LN2, LOG2E
 from compiler.ir import Node, Op, find
 from compiler.llvm import host_target
 from compiler.target import Target
+from compiler.trigonometry import sin
 from test.compiler.linear_kernels import (
     NUMPY,
     Array,
@@ -179,6 +181,16 @@ def exact_sine(x: int) -> float:
         k += 2
         total += term
     return math.ldexp(float(total >> (bits - 200)), -200)
+
+
+@pytest.mark.parametrize("function", [elementary.exp, elementary.log2, sin])
+def test_vectors_get_the_same_as_scalars(target: Target, function: Callable[[Node], Node]) -> None:
+    dtype = dtypes.float32
+    x = spread(0.01, 80, dtype)
+    results = [np.empty_like(x), np.empty_like(x)]
+    for lanes, result in zip((1, 16), results, strict=True):
+        Program(build(elementwise(SIZE, lanes, dtype, [dtype], function), target))(result, x)
+    np.testing.assert_allclose(results[0], results[1], rtol=2.5e-7, atol=1e-7)
 
 
 def test_special_values(target: Target) -> None:

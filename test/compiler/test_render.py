@@ -478,6 +478,15 @@ def test_every_block_of_the_grid_and_variables(target: Target) -> None:
     assert not result[75:].any()
 
 
+def test_a_variable_may_have_the_whole_range_of_its_type(target: Target) -> None:
+    out, n = param(0, dtypes.int64, 1), Node.variable("n", -(1 << 63), (1 << 63) - 1)
+    linear = kernel([out, n], store(out, const(0), op(Op.CAST, n, dtype=dtypes.int64)))
+    result = np.zeros(1, np.int64)
+    for value in (-(1 << 63), -1, (1 << 63) - 1):
+        run(linear, target, result, value)
+        assert result[0] == value
+
+
 def test_local_memory_lanes_and_stacks(target: Target) -> None:
     """A vector is written to scratch memory backwards, read again and put together anew."""
     dtype, lanes = dtypes.float32, 4
