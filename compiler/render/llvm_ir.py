@@ -88,6 +88,7 @@ class _Renderer:
             if not is_constant(node):
                 self.emitter(node)(node)
         name, parameters = self.kernel.name, self.parameters()
+        declared = ", ".join(" ".join(filter(None, parts)) for parts in parameters)
         entry_parameters = "ptr noalias readonly %kernarg, i32 %x, i32 %y, i32 %z"
         zeros = f"@{_ZEROS} = private constant [{self.zero_bytes} x i8] zeroinitializer, align 64\n"
         text = [
@@ -97,8 +98,7 @@ class _Renderer:
             f"  call void @{name}.body({', '.join(f'{t} {n}' for t, _, n in parameters)})",
             "  ret void",
             "}\n",
-            f"define internal void @{name}.body({', '.join(' '.join(filter(None, p)) for p in parameters)}) "
-            "alwaysinline #0 {",
+            f"define internal void @{name}.body({declared}) alwaysinline #0 {{",
             "entry:",
             *self.slots,
             *self.lines,
