@@ -282,7 +282,8 @@ def _plan_contraction(facts: _Facts, c: _Contraction) -> Plan:
     lanes = _lanes_for(upper_of(c.lane_axis), facts.lanes)
     groups = 2 if upper_of(c.lane_axis) > lanes else 1
     tiles[c.lane_axis] = Tile(groups, lanes)
-    _tile_rows(facts, c, max(1, (target.vector_registers * 3 // 4) // groups), tiles)
+    # The rest of the registers holds factors; beyond 20 sums, compilers spill them.
+    _tile_rows(facts, c, max(1, min(20, target.vector_registers - 4) // groups), tiles)
 
     narrow_address = c.narrow.src[1]
     reduce_axes = sorted(
