@@ -105,6 +105,28 @@ done:
   ret void""", buffer("out"), scalar("blocks"))
 
 
+def hold_one(target: Target) -> CodeObject:
+    """Counts itself in out[0], waits for all blocks, then block `held` waits for out[1] != 0."""
+    return kernel("hold_one", target, """
+  %old = atomicrmw add ptr %out, i64 1 seq_cst
+  %flag = getelementptr i64, ptr %out, i64 1
+  %wide = zext i32 %x to i64
+  %mine = icmp eq i64 %wide, %held
+  br label %look
+look:
+  %seen = load atomic i64, ptr %out seq_cst, align 8
+  %all = icmp uge i64 %seen, %blocks
+  br i1 %all, label %met, label %look
+met:
+  br i1 %mine, label %hold, label %done
+hold:
+  %free = load atomic i64, ptr %flag seq_cst, align 8
+  %go = icmp ne i64 %free, 0
+  br i1 %go, label %done, label %hold
+done:
+  ret void""", buffer("out"), scalar("blocks"), scalar("held"))
+
+
 def big_stack(target: Target) -> CodeObject:
     """Writes a local array of 1 MiB and stores the sum of two of its ends."""
     return kernel("big_stack", target, """

@@ -9,7 +9,7 @@ import pytest
 
 from compiler.dtype import dtypes
 from drivers import Device, HardwareError, Var
-from drivers.errors import ArgumentMismatch, NotYetWritten
+from drivers.errors import ArgumentMismatch, DeviceHang, NotYetWritten
 from test.drivers import kernels
 
 
@@ -89,6 +89,21 @@ def test_blocks_of_one_kernel_run_on_several_threads(device):
         # Each block waits for all the others: one thread alone would never end.
         queue.commands().exec(program, (out, threads), grid=(threads, 1, 1)).submit().wait()
     assert words(out)[0] == threads
+
+
+def test_a_kernel_has_not_finished_before_its_last_block(device):
+    if device.target.threads < 2:
+        pytest.skip("the device has one thread")
+    out = device.alloc(16)
+    program = device.load(kernels.hold_one(device.target))
+    queue = device.compute_queue()
+    for turn in range(12):  # the held block is at times a worker's, at times the queue's own
+        words(out)[:] = memoryview(bytes(16)).cast("q")
+        point = queue.commands().exec(program, (out, 2, turn % 2), grid=(2, 1, 1)).submit()
+        with pytest.raises(DeviceHang):
+            point.wait(timeout_ms=10)
+        words(out)[1] = 1
+        point.wait()
 
 
 def test_kernels_have_a_mebibyte_of_local_memory(device):

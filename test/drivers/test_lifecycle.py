@@ -193,6 +193,7 @@ def test_close_after_a_hang_ends_the_queue(opened):
     device = opened()
     never = device.timeline()
     point = device.compute_queue().commands().wait(never.point(1)).submit()
+    listed = device.compute_queue().commands().wait(never.point(1)).bind().replay()
     flag = device.alloc(8)
     flag.cpu_view()[:] = bytes(8)
     device.copy_queue().commands().poll(flag, 1).submit()
@@ -203,6 +204,7 @@ def test_close_after_a_hang_ends_the_queue(opened):
     assert time.monotonic() - start < 5
     assert threads() < before
     assert not point.done
+    assert not listed.done
 
 
 def test_the_same_code_object_gives_the_same_program(device):

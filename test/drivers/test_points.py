@@ -123,6 +123,7 @@ def test_a_timeline_compares_64_bits_not_32(device):
     host = device.timeline(initial=2**32)
     assert host.point(5).done
     assert not host.point(2**32 + 1).done
+    assert not device.timeline(initial=5).point(2**32 + 1).done
     held = device.compute_queue().commands().wait(host.point(2**32 + 1)).submit()
     assert not held.done
     host.signal(2**32 + 1)
@@ -152,6 +153,23 @@ def test_many_threads_wait_for_one_point(device):
     for thread in threads:
         thread.join()
     assert seen == [True] * 8
+
+
+def test_a_sleeping_waiter_is_woken_by_the_signal_not_by_its_deadline(device):
+    from drivers.native.image import native
+
+    for turn in range(20):
+        timeline, results = device.timeline(), []
+
+        def work(timeline=timeline, results=results) -> None:
+            results.append(native().wait(timeline.address, 1, 60 * 10**9))
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        time.sleep(0.0001 * turn)
+        timeline.signal(1)
+        thread.join(timeout=20)
+        assert results == [1]
 
 
 def test_a_wait_leaves_other_python_threads_running(device):
