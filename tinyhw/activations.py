@@ -80,7 +80,7 @@ class Activations(Elementwise):
     def softplus(self, beta: float = 1.0) -> Self:
         """log(1 + exp(beta*self)) / beta."""
         x = self._float() * beta
-        return ((x > 0).where(x, 0) + (x._decay() + 1).log()) / beta
+        return ((x < 0).where(0, x) + (x._decay() + 1).log()) / beta
 
     def logsigmoid(self) -> Self:
         """log(sigmoid(self))."""

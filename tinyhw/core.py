@@ -1,8 +1,8 @@
 """What every tensor method stands on: a node of the graph, its device and its gradient flag.
 
 The methods of `Tensor` come in layers, each a class over the one before: `Core` (this file),
-`Casts`, `Movement`, `Elementwise`, `Activations`, `Reductions`, `Indexing`, `Products`, `Losses`, `Random`,
-`Tensor`. A method composes those of its own layer and of the layers below.
+`Casts`, `Movement`, `Elementwise`, `Activations`, `Reductions`, `Indexing`, `Products`, `Creation`,
+`Random`, `Losses`, `Tensor`. A method composes those of its own layer and of the layers below.
 """
 
 from __future__ import annotations
@@ -44,7 +44,16 @@ class Family:
 class Core:
     """A lazy array: `node` says how to compute it, and nothing is computed before it is read."""
 
-    __slots__ = ("__weakref__", "_device", "_family", "_leaf", "_node", "_requires_grad", "_spent", "grad")
+    __slots__ = (
+        "__weakref__",
+        "_device",
+        "_family",
+        "_leaf",
+        "_node",
+        "_requires_grad",
+        "_spent",
+        "grad",
+    )
 
     training: ClassVar[bool] = False
     grad_enabled: ClassVar[bool] = True

@@ -257,15 +257,14 @@ class Elementwise(Movement):
         return self._shift(Op.SHR, x, reverse)
 
     def _shift(self, op: Op, x: Self | ConstType, reverse: bool) -> Self:
+        if is_scalar(x) and not reverse and x < 0:
+            raise ShapeError(f"A shift is by 0 bits or more, not by {x}.")
         a, b = self._operands(x, reverse)
         if not dtypes.is_int(a.dtype):
             raise DtypeError(f"{op.name} works on integers, not on {a.dtype}.")
         last = a.dtype.bits - 1
         if b._node.op is Op.CONST:
-            amount = int(b._node.arg)
-            if amount < 0:
-                raise ShapeError(f"A shift is by 0 bits or more, not by {amount}.")
-            if amount <= last:
+            if 0 <= b._node.arg <= last:
                 return a._alu(op, b)
             return a._alu(op, b.const_like(last)) if op is Op.SHR else a.const_like(0)
         within = (b >= 0) & (b <= last)
@@ -544,7 +543,11 @@ def _safe_integer_division(a: T, b: T) -> tuple[T, T]:
     if a.dtype is dtypes.bool:
         raise DtypeError("bool has no integer division; cast to an integer first.")
     unsigned = dtypes.is_unsigned(a.dtype)
-    if b._node.op is Op.CONST and b._node.arg not in ((0,) if unsigned else (0, -1)):
+    if b._node.op is Op.CONST:
+        if b._node.arg == 0:
+            return a.const_like(0), a.const_like(0)
+        if b._node.arg == -1:
+            return -a, a.const_like(0)
         return a._alu(Op.IDIV, b), a._alu(Op.MOD, b)
     zero = b.eq(0)
     unsafe = zero if unsigned else zero | b.eq(-1)
@@ -599,7 +602,8 @@ def _pow_float(base: T, exponent: T) -> T:
     power = size.eq(1).where(exponent.isnan().where(exponent, 1), power)
     whole = exponent.trunc().eq(exponent)
     odd = whole & (exponent * 0.5).trunc().ne(exponent * 0.5)
-    power = (base < 0).where(odd.where(-power, whole.where(power, math.nan)), power)
+    real = whole | base.isinf()
+    power = (base < 0).where(odd.where(-power, real.where(power, math.nan)), power)
     at_zero = exponent.eq(1).where(base, (exponent > 0).where(0.0, math.inf).cast(base.dtype))
     at_zero = exponent.isnan().where(exponent, at_zero)
     power = zero.where(at_zero, power)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from compiler.dtype import ConstType, dtypes
-from compiler.ir import Extent, Node, Op, substitute, toposort
+from compiler.ir import Extent, Node, Op, substitute
 from tinyhw.core import history
 
 Rule: TypeAlias = Callable[[Node, Node], "tuple[Node | None, ...]"]
@@ -253,6 +253,12 @@ def _cast(node: Node, g: Node) -> tuple[Node | None, ...]:
     source = node.src[0]
     both = dtypes.is_float(node.dtype) and dtypes.is_float(source.dtype)
     return (g.cast(source.dtype) if both else None,)
+
+
+@_on(Op.TRUNC)
+def _truncation(node: Node, g: Node) -> tuple[Node | None, ...]:
+    """Flat between its steps."""
+    return (_const(0, g).reshape((1,) * len(g.shape)).expand(g.shape),)
 
 
 @_on(Op.CONTIGUOUS)

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from compiler.dtype import dtypes
-from compiler.ir import Extent, Node, Op
+from compiler.ir import Extent, Node
 from tinyhw.core import to_extent
 from tinyhw.errors import DtypeError, IndexOutOfRange, NotSupported, ShapeError
 from tinyhw.movement import broadcast_shape, product
@@ -214,7 +214,7 @@ def _slice(entry: slice, extent: Extent) -> tuple[Extent, Extent, int]:
         stop = extent if entry.stop is None else to_extent(entry.stop)
         for value in (start, stop):
             if isinstance(value, int) and value < 0:
-                raise NotSupported("A slice whose size depends on a Variable counts from the front.")
+                raise NotSupported("A slice that a Variable bounds counts from the front.")
         return start, stop, 1
     assert isinstance(extent, int)
     start, stop, _ = slice(entry.start, entry.stop, step).indices(extent)

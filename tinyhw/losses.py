@@ -96,8 +96,7 @@ class Losses(Random):
             target = target * (1 - label_smoothing) + label_smoothing / count
         loss = -(self.log_softmax(axis) * target).sum(axis)
         if reduction == "mean":
-            rows_count = self._as_operand(self.numel() // classes)
-            return loss.sum() / rows_count
+            return loss.sum() / loss._count(None)
         return loss._reduced(reduction)
 
     def nll_loss(

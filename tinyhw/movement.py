@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Self, TypeAlias
 
-from compiler.dtype import ConstType, dtypes
+from compiler.dtype import ConstType, dtypes, least_upper_dtype
 from compiler.ir import Extent, Node, Op, Shape
 from tinyhw.casts import Casts
 from tinyhw.core import Axis, to_extent, to_shape
-from tinyhw.errors import DtypeError, IndexOutOfRange, ShapeError
+from tinyhw.errors import IndexOutOfRange, ShapeError
 
 Padding: TypeAlias = "Sequence[int] | Sequence[Sequence[Extent] | None]"
 PAD_MODES = ("constant", "reflect", "replicate", "circular")
@@ -117,7 +117,7 @@ class Movement(Casts):
         return self.permute(tuple(order))
 
     @property
-    def T(self) -> Self:
+    def T(self) -> Self:  # noqa: N802  (the name that everyone knows)
         """The transpose of a matrix."""
         return self.transpose() if self.ndim == 2 else self.permute(tuple(range(self.ndim))[::-1])
 
@@ -169,7 +169,7 @@ class Movement(Casts):
         times = to_shape(repeats)
         grown = (1,) * (len(times) - self.ndim) + self.shape
         if len(times) < self.ndim:
-            raise ShapeError(f"repeat has {len(times)} counts for the {self.ndim} axes of a tensor.")
+            raise ShapeError(f"repeat has {len(times)} counts for the {self.ndim} axes.")
         split = tuple(extent for n in grown for extent in (1, n))
         wide = tuple(extent for r, n in zip(times, grown, strict=True) for extent in (r, n))
         final = tuple(r * n for r, n in zip(times, grown, strict=True))
@@ -187,14 +187,14 @@ class Movement(Casts):
     def shrink(self, limits: Sequence[Sequence[Any] | None]) -> Self:
         """The part [start, stop) of each axis; None keeps an axis."""
         if len(limits) != self.ndim:
-            raise ShapeError(f"shrink has {len(limits)} limits for the {self.ndim} axes of a tensor.")
+            raise ShapeError(f"shrink has {len(limits)} limits for the {self.ndim} axes.")
         arg = tuple(
             (0, n) if limit is None else (to_extent(limit[0]), to_extent(limit[1]))
             for n, limit in zip(self.shape, limits, strict=True)
         )
         for (start, stop), n in zip(arg, self.shape, strict=True):
             known = isinstance(start, int) and isinstance(stop, int) and isinstance(n, int)
-            if known and not 0 <= start <= stop <= n:  # type: ignore[operator]
+            if known and not 0 <= start <= stop <= n:
                 raise IndexOutOfRange(
                     f"Cannot shrink an axis of {n} to [{start}, {stop}) in the shape {self.shape}."
                 )
@@ -234,7 +234,7 @@ class Movement(Casts):
         return tuple((0, 0) if p is None else (to_extent(p[0]), to_extent(p[1])) for p in given)  # type: ignore[index]
 
     def _pad_constant(self, amounts: tuple[tuple[Extent, Extent], ...], value: ConstType) -> Self:
-        limits = []
+        limits: list[tuple[Extent, Extent]] = []
         for n, (before, after) in zip(self.shape, amounts, strict=True):
             if isinstance(n, int) and isinstance(before, int) and isinstance(after, int):
                 start, stop = max(-before, 0), n - max(-after, 0)
@@ -245,7 +245,7 @@ class Movement(Casts):
                     )
                 limits.append((start, stop))
             else:
-                limits.append((0, n))  # type: ignore[arg-type]
+                limits.append((0, n))
         x = self.shrink(limits)
         grow = tuple(
             (_at_least_zero(before), _at_least_zero(after)) for before, after in amounts
@@ -269,27 +269,25 @@ class Movement(Casts):
                 f"each side takes from 0 to {most}."
             )
 
-        def part(start: int, stop: int) -> Self:
-            return self.shrink([(start, stop) if a == axis else None for a in range(self.ndim)])
-
         if mode == "reflect":
-            parts = (part(1, before + 1).flip(axis), self, part(n - 1 - after, n - 1).flip(axis))
+            first = self._part(axis, 1, before + 1).flip(axis)
+            last = self._part(axis, n - 1 - after, n - 1).flip(axis)
         elif mode == "circular":
-            parts = (part(n - before, n), self, part(0, after))
+            first, last = self._part(axis, n - before, n), self._part(axis, 0, after)
         else:
-            parts = (
-                part(0, 1).repeat_interleave(before, axis) if before else part(0, 0),
-                self,
-                part(n - 1, n).repeat_interleave(after, axis) if after else part(0, 0),
-            )
-        return parts[0].cat(*parts[1:], dim=axis)
+            first = self._part(axis, 0, 1).repeat_interleave(before, axis)
+            last = self._part(axis, n - 1, n).repeat_interleave(after, axis)
+        return first.cat(self, last, dim=axis)
+
+    def _part(self, axis: int, start: int, stop: int) -> Self:
+        """[start, stop) of one axis."""
+        return self.shrink([(start, stop) if a == axis else None for a in range(self.ndim)])
 
     # ---- joining and splitting ----
     def cat(self, *others: Self, dim: int = 0) -> Self:
         """The tensors one after the other along `dim`; all other extents agree."""
         axis = self._axis(dim)
-        parts = [t for t in (self, *others)]
-        for t in parts:
+        for t in others:
             rest = (*t.shape[:axis], *t.shape[axis + 1 :])
             if t.ndim != self.ndim or rest != (*self.shape[:axis], *self.shape[axis + 1 :]):
                 raise ShapeError(
@@ -297,7 +295,9 @@ class Movement(Casts):
                     "must agree."
                 )
         parts = self._promoted(*others)
-        total = sum((t.shape[axis] for t in parts[1:]), parts[0].shape[axis])
+        total: Extent = 0
+        for t in parts:
+            total = total + t.shape[axis]
         position: Extent = 0
         joined: Node | None = None
         for t in parts:
@@ -330,10 +330,10 @@ class Movement(Casts):
             sizes = [min(sizes, n - start) for start in range(0, max(n, 1), sizes)]
         if sum(sizes) != n:
             raise ShapeError(f"split has sizes of {sum(sizes)} in all for an axis of {n}.")
-        parts, start = [], 0
+        parts: list[Self] = []
+        start = 0
         for size in sizes:
-            limits = [(start, start + size) if a == axis else None for a in range(self.ndim)]
-            parts.append(self.shrink(limits))
+            parts.append(self._part(axis, start, start + size))
             start += size
         return tuple(parts)
 
@@ -418,8 +418,6 @@ class Movement(Casts):
 
     def _promoted(self, *others: Self) -> list[Self]:
         """This tensor and the others, cast to their common type."""
-        from compiler.dtype import least_upper_dtype
-
         common = least_upper_dtype(*(t.dtype for t in (self, *others)))
         return [t.cast(common) for t in (self, *others)]
 
@@ -457,9 +455,3 @@ def _divided(total: Extent, by: Extent) -> tuple[Extent, Extent]:
 
 def _at_least_zero(amount: Extent) -> Extent:
     return max(amount, 0) if isinstance(amount, int) else amount
-
-
-def check_dtype_is_float(dtype: Any, operation: str) -> None:
-    """Raises unless `dtype` is a float."""
-    if not dtypes.is_float(dtype):
-        raise DtypeError(f"{operation} needs a float tensor, not {dtype}.")

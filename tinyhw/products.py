@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from compiler.dtype import DType, dtypes, least_upper_dtype
 from tinyhw.core import DTypeLike, sum_dtype, to_dtype
-from tinyhw.errors import DtypeError, ShapeError
+from tinyhw.errors import ShapeError
 from tinyhw.indexing import Indexing
 
 Sizes = int | Sequence[int]
+T = TypeVar("T", bound="Products")
 
 
 class Products(Indexing):
@@ -84,7 +85,7 @@ class Products(Indexing):
     def _aligned(self, term: str, letters: list[str], formula: str) -> Self:
         """Axes named by `term` in the order of `letters`, with 1 for the others."""
         if len(term) != self.ndim:
-            raise ShapeError(f"einsum {formula!r}: {term!r} names the axes of {self.shape} wrongly.")
+            raise ShapeError(f"einsum {formula!r}: {term!r} does not name {self.ndim} axes.")
         x = self
         for c in sorted(set(term)):
             while term.count(c) > 1:
@@ -126,7 +127,10 @@ class Products(Indexing):
         """
         rank = weight.ndim - 2
         if self.ndim != weight.ndim or rank < 1:
-            raise ShapeError(f"conv2d of {self.shape} with a weight of {weight.shape}: ranks differ.")
+            raise ShapeError(
+                f"conv2d of {self.shape} with a weight of {weight.shape}: they need as many axes, "
+                "at least 3."
+            )
         kernel = [weight._fixed(axis) for axis in range(2, weight.ndim)]
         cout, cin = weight._fixed(0), weight._fixed(1)
         if self.shape[1] != groups * cin or cout % groups:
@@ -247,9 +251,7 @@ class Products(Indexing):
         return kernel, self.pad([*amounts, *pairs], value=fill), step
 
 
-def _sum_of_products(
-    a: Products, b: Products, axes: tuple[int, ...], dtype: DTypeLike | None
-) -> Any:
+def _sum_of_products(a: T, b: T, axes: tuple[int, ...], dtype: DTypeLike | None) -> T:
     """The sum of a*b over `axes`. Half precision is multiplied and summed in float32."""
     result = least_upper_dtype(a.dtype, b.dtype)
     if dtype is not None:
@@ -310,9 +312,3 @@ def _ceil_extra(padded: int, limit: int, kernel: int, stride: int, dilation: int
     if (count - 1) * stride >= limit:
         count -= 1
     return max(0, (count - 1) * stride + span - padded)
-
-
-def check_dtype_is_float(x: Products, operation: str) -> None:
-    """Raises unless `x` holds floats."""
-    if not dtypes.is_float(x.dtype):
-        raise DtypeError(f"{operation} needs a float tensor, not {x.dtype}.")

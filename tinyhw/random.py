@@ -43,11 +43,11 @@ class Random(Creation):
         if not isinstance(seed, int):
             raise DtypeError(f"A seed is an integer, not {seed!r}.")
         Random._seed = seed
-        for device, state in Random._states.items():
+        for device, state in list(Random._states.items()):
             state.assign(cls._first_state(device))
 
     @classmethod
-    def _first_state(cls, device: str) -> Self:
+    def _first_state(cls, device: str) -> Any:
         if Random._seed is None:
             Random._seed = time.time_ns()
         seed = Random._seed & 0xFFFFFFFFFFFFFFFF
@@ -57,9 +57,9 @@ class Random(Creation):
     @classmethod
     def _draw(cls, shape: tuple[Any, ...], device: str) -> tuple[Self, Self]:
         """Two independent words of 32 random bits for each place of `shape`."""
-        state = Random._states.get(device)
-        if state is None:
-            state = Random._states[device] = cls._first_state(device).realize()
+        if device not in Random._states:
+            Random._states[device] = cls._first_state(device)
+        state = Random._states[device]
         state.assign(state + cls.arange(3, device=device).eq(2).cast(dtypes.uint32))
         count = product(shape)
         index = cls._wrap(Node.iota(count).cast(dtypes.uint32), device)
@@ -136,7 +136,7 @@ class Random(Creation):
         if not dtypes.is_int(wanted):
             raise DtypeError(f"randint draws integers, not {wanted}.")
         if not 0 < high - low <= 1 << 32:
-            raise ShapeError(f"randint needs 1 to 2**32 values in [low, high), not [{low}, {high}).")
+            raise ShapeError(f"randint draws from 1 to 2**32 integers, not from [{low}, {high}).")
         first, _ = cls._draw(to_shape(shape), Device.canonicalize(device))
         within = first if high - low == 1 << 32 else first % (high - low)
         wide = wanted if wanted.bits >= 32 else dtypes.int32

@@ -39,9 +39,10 @@ from tinyhw.errors import DeviceError, DtypeError, GradientError, NotSupported, 
 from tinyhw.gradient import gradients
 from tinyhw.losses import Losses
 
-Data: TypeAlias = "ConstType | list[Any] | tuple[Any, ...] | np.ndarray[Any, Any] | bytes | None"
+Bytes: TypeAlias = "bytes | bytearray | memoryview"
+Data: TypeAlias = "ConstType | list[Any] | tuple[Any, ...] | np.ndarray[Any, Any] | Bytes | None"
 
-_FROM_NUMPY = {d.name: d for d in dtypes.all if d is not dtypes.bfloat16}
+_FROM_NUMPY: dict[str, DType] = {d.name: d for d in dtypes.all if d is not dtypes.bfloat16}
 
 # Methods of tinygrad's or torch's tensors that a program may well ask for.
 NOT_YET = frozenset(
@@ -131,8 +132,8 @@ class Tensor(Losses):
         if self.dtype is dtypes.bfloat16:
             raise DtypeError("Python has no bfloat16; cast to float32 before reading.")
         if 0 in shape:
-            return memoryview(np.empty(shape, self.dtype.name))
-        return self._bytes().cast(np.dtype(self.dtype.name).char, shape)  # type: ignore[call-overload,no-any-return]
+            return np.empty(shape, self.dtype.name).data
+        return np.frombuffer(self._bytes(), self.dtype.name).reshape(shape).data
 
     def _bytes(self) -> memoryview:
         """The elements' bytes in row-major order, without copying."""
@@ -182,7 +183,7 @@ class Tensor(Losses):
         )
 
     def __contains__(self, value: object) -> bool:
-        raise NotSupported("`in` is not supported for tensors; use `(tensor == value).any().item()`.")
+        raise NotSupported("`in` is not supported; use `(tensor == value).any().item()`.")
 
     def __repr__(self) -> str:
         shape = ", ".join(map(extent_text, self.shape))
@@ -216,7 +217,7 @@ class Tensor(Losses):
                 raise ShapeError(f"Cannot assign {value.shape} to a tensor of {self.shape}.")
             value = value.expand(self.shape)
         if value.dtype is not self.dtype:
-            raise DtypeError(f"Cannot assign {value.dtype} to a tensor of {self.dtype}; cast first.")
+            raise DtypeError(f"Cannot assign {value.dtype} to {self.dtype}; cast first.")
         if value._node.device not in (None, self.device):
             raise DeviceError(
                 f"Cannot assign a tensor on {value.device} to one on {self.device}; "
@@ -283,21 +284,22 @@ class Tensor(Losses):
         places = places.flatten()
         n = places._fixed(0)
         order = Tensor.arange(1, n + 1, device=self.device)
-        here = places.reshape((1, n)).eq(Tensor.arange(count, device=self.device).reshape((count, 1)))
+        element = Tensor.arange(count, device=self.device).reshape((count, 1))
+        here = places.reshape((1, n)).eq(element)
         last = here.where(order, 0).max(1) if n else here.any(1).cast(dtypes.int32)
         new = written[last - 1].reshape(self.shape) if n else self
         self.assign(last.reshape(self.shape).ne(0).where(new, self))
 
-    def __iadd__(self, x: Tensor | ConstType) -> Self:
+    def __iadd__(self, x: Self | ConstType) -> Self:
         return self.assign(self + x) if self._writable_in_place() else self.add(x)
 
-    def __isub__(self, x: Tensor | ConstType) -> Self:
+    def __isub__(self, x: Self | ConstType) -> Self:
         return self.assign(self - x) if self._writable_in_place() else self.sub(x)
 
-    def __imul__(self, x: Tensor | ConstType) -> Self:
+    def __imul__(self, x: Self | ConstType) -> Self:
         return self.assign(self * x) if self._writable_in_place() else self.mul(x)
 
-    def __itruediv__(self, x: Tensor | ConstType) -> Self:
+    def __itruediv__(self, x: Self | ConstType) -> Self:
         return self.assign(self / x) if self._writable_in_place() else self.div(x)
 
     def _writable_in_place(self) -> bool:

@@ -43,6 +43,7 @@ class Linear:
         self.bias = Tensor.uniform(out_features, low=-bound, high=bound) if bias else None
 
     def __call__(self, x: Tensor) -> Tensor:
+        """(..., in_features) to (..., out_features)."""
         return x.linear(self.weight.transpose(), self.bias)
 
 
@@ -85,6 +86,7 @@ class Conv2d:
         return [side for n in whole for side in (n // 2, n - n // 2)]
 
     def __call__(self, x: Tensor) -> Tensor:
+        """(batch, in_channels, *spatial) to (batch, out_channels, *spatial)."""
         return x.conv2d(
             self.weight, self.bias, self.groups, self.stride, self.dilation, self.padding
         )
@@ -133,6 +135,7 @@ class ConvTranspose2d:
         self.bias = Tensor.uniform(out_channels, low=-bound, high=bound) if bias else None
 
     def __call__(self, x: Tensor) -> Tensor:
+        """(batch, in_channels, *spatial) to (batch, out_channels, *spatial)."""
         return x.conv_transpose2d(
             self.weight,
             self.bias,
@@ -204,6 +207,7 @@ class BatchNorm:
         return mean, variance
 
     def __call__(self, x: Tensor) -> Tensor:
+        """x: (batch, channels, ...); the same shape comes out."""
         mean, variance = self.calc_stats(x)
         if self.track_running_stats and Tensor.training:
             self._track(x, mean.detach(), variance.detach())
@@ -242,6 +246,7 @@ class LayerNorm:
         self.bias = Tensor.zeros(*self.normalized_shape) if elementwise_affine else None
 
     def __call__(self, x: Tensor) -> Tensor:
+        """x: (..., *normalized_shape); the same shape comes out."""
         if x.shape[-len(self.normalized_shape) :] != self.normalized_shape:
             raise ShapeError(
                 f"LayerNorm over {self.normalized_shape} meets a tensor of the shape {x.shape}."
@@ -256,6 +261,7 @@ class LayerNorm2d(LayerNorm):
     """LayerNorm over the channels (axis 1) of images."""
 
     def __call__(self, x: Tensor) -> Tensor:
+        """x: (batch, channels, height, width); the same shape comes out."""
         return super().__call__(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -272,6 +278,7 @@ class GroupNorm:
         self.bias = Tensor.zeros(num_channels) if affine else None
 
     def __call__(self, x: Tensor) -> Tensor:
+        """x: (batch, channels, ...); the same shape comes out."""
         shape = x.shape
         x = x.reshape((shape[0], self.num_groups, -1)).layernorm(-1, self.eps).reshape(shape)
         if self.weight is None or self.bias is None:
@@ -295,6 +302,7 @@ class RMSNorm:
         self.weight = Tensor.ones(dim) if elementwise_affine else None
 
     def __call__(self, x: Tensor) -> Tensor:
+        """x: (..., dim); the same shape comes out."""
         wide = x.float() if x.dtype.bits < 32 else x
         scaled = (wide * (wide.square().mean(-1, keepdim=True) + self.eps).rsqrt()).cast(x.dtype)
         return scaled if self.weight is None else scaled * self.weight
@@ -308,6 +316,7 @@ class Embedding:
         self.weight = Tensor.glorot_uniform(vocab_size, embed_size)
 
     def __call__(self, idx: Tensor) -> Tensor:
+        """idx: (...) integers; (..., embed_size) comes out."""
         return self.weight[idx]
 
 
@@ -318,4 +327,5 @@ class Dropout:
         self.p = p
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Any shape; the same comes out."""
         return x.dropout(self.p)

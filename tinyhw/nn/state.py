@@ -104,11 +104,14 @@ def _both_single(a: Tensor, b: Tensor) -> bool:
 
 
 def _listed(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "none"
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more or "none"
 
 
 def safe_save(
-    tensors: Mapping[str, Tensor], fn: str | os.PathLike[str], metadata: dict[str, str] | None = None
+    tensors: Mapping[str, Tensor],
+    fn: str | os.PathLike[str],
+    metadata: dict[str, str] | None = None,
 ) -> None:
     """Writes tensors to a safetensors file; an old file is replaced only when all is written."""
     views = {name: _view(name, tensor) for name, tensor in tensors.items()}

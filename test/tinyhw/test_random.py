@@ -1,0 +1,150 @@
+"""Random numbers: the generator's known answers, distributions, reproducibility, initialisers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinyhw import Device, Tensor, dtypes
+from tinyhw.errors import DtypeError, ShapeError
+from tinyhw.random import _threefry
+
+
+@pytest.mark.parametrize(
+    ("key", "counter", "words"),
+    [  # Random123 1.14, tests/kat_vectors: threefry2x32 20
+        ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
+        ((0xFFFFFFFF,) * 2, (0xFFFFFFFF,) * 2, (0x1CB996FC, 0xBB002BE7)),
+        ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0)),
+    ],
+)
+def test_the_generator_gives_the_published_words(key: Any, counter: Any, words: Any) -> None:
+    parts = [Tensor(np.array([w], np.uint32)) for w in (*key, *counter)]
+    first, second = _threefry(*parts)
+    assert (first.item(), second.item()) == words
+
+
+def test_a_seed_gives_the_same_numbers_again() -> None:
+    Tensor.manual_seed(7)
+    a, b = Tensor.rand(50).numpy(), Tensor.randn(50).numpy()
+    Tensor.manual_seed(7)
+    np.testing.assert_array_equal(Tensor.rand(50).numpy(), a)
+    np.testing.assert_array_equal(Tensor.randn(50).numpy(), b)
+    Tensor.manual_seed(8)
+    assert not np.array_equal(Tensor.rand(50).numpy(), a)
+
+
+def test_the_order_of_realizing_does_not_matter() -> None:
+    Tensor.manual_seed(7)
+    a, b = Tensor.rand(9).numpy(), Tensor.rand(9).numpy()
+    Tensor.manual_seed(7)
+    first, second = Tensor.rand(9), Tensor.rand(9)
+    np.testing.assert_array_equal(second.numpy(), b)
+    np.testing.assert_array_equal(first.numpy(), a)
+    assert not np.array_equal(a, b)
+
+
+def test_every_device_draws_the_same_numbers() -> None:
+    drawn = []
+    for device in ("LLVM", "CLANG"):
+        try:
+            Device[device]
+        except Exception as error:
+            pytest.skip(f"{device} does not open here: {error}")
+        Tensor.manual_seed(3)
+        drawn.append((Tensor.rand(100, device=device).numpy(),
+                      Tensor.randint(100, high=1000, device=device).numpy()))
+    for a, b in zip(*drawn, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_uniform_numbers_are_uniform() -> None:
+    Tensor.manual_seed(1)
+    for dtype in ("float32", "float64", "float16"):
+        x = Tensor.rand(200, 100, dtype=dtype).numpy().astype(np.float64)
+        assert 0 <= x.min() < 0.01 and 0.99 < x.max() < 1
+        counts, _ = np.histogram(x, 20, (0, 1))
+        assert np.abs(counts - 1000).max() < 150
+    assert Tensor.rand(4, dtype="bfloat16").numpy().max() < 1
+    low = Tensor.uniform(1000, low=-3, high=5).numpy()
+    assert -3 <= low.min() < -2.9 and 4.9 < low.max() < 5
+
+
+def test_normal_numbers_are_normal() -> None:
+    Tensor.manual_seed(1)
+    x = Tensor.normal(200, 100, mean=2.0, std=3.0).numpy()
+    assert np.isfinite(x).all()
+    assert abs(x.mean() - 2) < 0.1 and abs(x.std() - 3) < 0.1
+    inside = np.mean(np.abs(x - 2) < 3)
+    assert abs(inside - 0.6827) < 0.02
+
+
+def test_integers_fill_their_range() -> None:
+    Tensor.manual_seed(1)
+    x = Tensor.randint(1000, low=-2, high=3)
+    assert x.dtype is dtypes.int32
+    assert set(x.tolist()) == {-2, -1, 0, 1, 2}
+    assert Tensor.randint(5, high=200, dtype="uint8").dtype is dtypes.uint8
+
+
+def test_permutations() -> None:
+    Tensor.manual_seed(1)
+    p = Tensor.randperm(50).tolist()
+    assert sorted(p) == list(range(50)) and p != sorted(p)
+
+
+def test_bernoulli() -> None:
+    Tensor.manual_seed(1)
+    assert abs(Tensor.bernoulli(5000, p=0.3).mean().item() - 0.3) < 0.03
+
+
+def test_layers_start_within_their_bounds() -> None:
+    Tensor.manual_seed(1)
+    for name, bound in [("scaled_uniform", 1 / math.sqrt(2000)), ("glorot_uniform", math.sqrt(6 / 90)),
+                        ("kaiming_uniform", math.sqrt(6 / (1.0001 * 50)))]:
+        x = np.abs(getattr(Tensor, name)(40, 50).numpy())
+        assert 0.98 * bound < x.max() <= bound
+    std = Tensor.kaiming_normal(40, 50).numpy().std()
+    assert abs(std - math.sqrt(2 / 50)) < 0.02
+
+
+def test_dropout_works_in_training_only_and_keeps_the_mean() -> None:
+    Tensor.manual_seed(1)
+    x = Tensor.ones(100, 100)
+    assert x.dropout(0.5) is x
+    with Tensor.train():
+        dropped = x.dropout(0.25).numpy()
+        assert x.dropout(0) is x
+        assert not x.dropout(1).numpy().any()
+    assert set(np.unique(dropped)) == {np.float32(0), np.float32(1 / 0.75)}
+    assert abs(dropped.mean() - 1) < 0.05
+
+
+def test_the_gradient_of_dropout_has_the_same_mask() -> None:
+    Tensor.manual_seed(1)
+    x = Tensor.ones(64, requires_grad=True)
+    with Tensor.train():
+        y = x.dropout(0.5)
+        y.sum().backward()
+    np.testing.assert_array_equal(y.numpy(), x.grad.numpy())
+
+
+def test_two_parameters_differ() -> None:
+    a, b = Tensor.rand(5, requires_grad=True), Tensor.rand(5, requires_grad=True)
+    assert not np.array_equal(a.numpy(), b.numpy())
+
+
+def test_wrong_arguments_are_named() -> None:
+    with pytest.raises(DtypeError, match="dtypes.int32"):
+        Tensor.rand(3, dtype="int32")
+    with pytest.raises(DtypeError, match="0.5"):
+        Tensor.randint(3, low=0.5)  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match="3, 3"):
+        Tensor.randint(3, low=3, high=3)
+    with pytest.raises(DtypeError, match="seed"):
+        Tensor.manual_seed("x")  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match="probability"):
+        Tensor.ones(3).dropout(1.5)
