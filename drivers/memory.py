@@ -31,6 +31,7 @@ from drivers.timeline import reclaimer
 ALIGNMENT_BYTES = 64
 CHUNK_BYTES = 1 << 20
 SMALL_BYTES = 128 << 10  # larger blocks have a mapping of their own
+PATIENCE_S = 2.0  # how long to wait for memory in flight, if there is much, before taking more
 HUGE_PAGE_BYTES = 4 << 20  # from here on huge pages are asked for
 
 
@@ -184,8 +185,14 @@ class Allocator:
         address = self._take_idle(size_bytes)
         if address is None and reclaimer.waiting_bytes > self._policy.some_bytes:
             # The program runs far ahead of the device: reuse what comes free soon, don't grow.
-            reclaimer.wait(timeout_ms=100)
-            address = self._take_idle(size_bytes)
+            deadline = time.monotonic() + PATIENCE_S
+            while (
+                address is None
+                and reclaimer.waiting_bytes > self._policy.some_bytes
+                and time.monotonic() < deadline
+            ):
+                reclaimer.wait(timeout_ms=100)
+                address = self._take_idle(size_bytes)
         return self._map(size_bytes) if address is None else address
 
     def _take_idle(self, size_bytes: int) -> int | None:
@@ -211,7 +218,7 @@ class Allocator:
                     raise SystemCallFailed.wrap(error, "mmap", self._device) from error
                 if last_try:
                     raise self._out_of_memory(size_bytes) from error
-                reclaimer.wait(timeout_ms=1000)
+                reclaimer.wait(timeout_ms=1e3 * PATIENCE_S)
                 self._give_back_all()
         self._mapped += size_bytes
         if size_bytes >= HUGE_PAGE_BYTES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,8 @@ def _planned(title: str) -> Backend:
 
 
 def _processor_missing() -> tuple[str, str]:
+    if platform.system() != "Linux":
+        return f"Processor queues sleep on Linux's futexes; this is {platform.system()}.", ""
     if host_arch() not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         return f"The processor is {host_arch()}; the drivers know {known}.", ""

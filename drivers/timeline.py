@@ -190,7 +190,8 @@ def _left_ns(deadline_ns: int) -> int:
 class InFlight:
     """What fences look at of a queue: its timeline, and the last value submitted to it.
 
-    `submitted` is written before the submitter lets go of what it submitted.
+    `submitted` grows before the submission, so that no interrupt can come in between and leave
+    work in flight that fences do not know of.
     """
 
     __slots__ = ("timeline", "submitted", "ended")
@@ -221,28 +222,31 @@ class Fence:
     __slots__ = ("_waits",)
 
     def __init__(self) -> None:
-        self._waits = [(each, each.submitted) for each in tuple(_in_flight) if not each.idle]
+        self._waits = tuple(
+            (each, each.submitted) for each in tuple(_in_flight) if not each.idle
+        )
 
     @property
     def retired(self) -> bool:
         """Whether all of it has finished; a queue that was closed counts as finished."""
-        while self._waits:
-            each, value = self._waits[-1]
-            if not each.ended and each.timeline.value < value:
-                return False
-            self._waits.pop()
-        return True
+        return self._first_left() is None
 
     def wait(self, timeout_ms: float) -> bool:
         """Waits up to `timeout_ms` for all of it; whether it has finished."""
         deadline_ns = time.monotonic_ns() + int(timeout_ms * 1e6)
-        while not self.retired:
+        while left := self._first_left():
             left_ns = _left_ns(deadline_ns)
             if not left_ns:
                 return False
-            each, value = self._waits[-1]
+            each, value = left
             native().wait(each.timeline.address, value, min(left_ns, SLICE_NS))
         return True
+
+    def _first_left(self) -> tuple[InFlight, int] | None:
+        for each, value in self._waits:
+            if not each.ended and each.timeline.value < value:
+                return each, value
+        return None
 
 
 class Reclaimer:
@@ -291,10 +295,17 @@ class Reclaimer:
             action()
 
     def wait(self, timeout_ms: float) -> None:
-        """Waits for the oldest, then collects; the caller holds the lock."""
+        """Waits for the oldest, then collects. The caller's lock is free in the meantime."""
         self.collect()
-        if self._fenced and self._fenced[0][0].wait(timeout_ms):
-            self.collect()
+        if not self._fenced:
+            return
+        fence = self._fenced[0][0]
+        self.lock.release()
+        try:
+            fence.wait(timeout_ms)
+        finally:
+            self.lock.acquire()
+        self.collect()
 
 
 reclaimer = Reclaimer()

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from drivers.cpu.encode import EncodedList, Encoder
 from drivers.cpu.report import describe_queue
-from drivers.errors import ArgumentMismatch, DeviceClosed, DeviceHang, SystemCallFailed
+from drivers.errors import (
+    ArgumentMismatch,
+    DeviceClosed,
+    DeviceHang,
+    HardwareError,
+    SystemCallFailed,
+)
 from drivers.memory import Storage
 from drivers.native.image import native
 from drivers.native.layout import RECORD_BYTES, BoundState, Job, Pool, QueueState
@@ -121,6 +127,7 @@ class CpuQueue(Queue):
             else:
                 address, keep = self._arena.take(len(encoded.block))
                 encoded.place(address, memory_view(address, len(encoded.block)))
+            self.in_flight.submitted += 1
             value = native().submit(self.address, address, encoded.record_count, 0)
             if value < 0:
                 value = self._submit_slowly(address, encoded.record_count)
@@ -155,7 +162,11 @@ class CpuQueue(Queue):
             )
             if value >= 0:
                 return value
-            patience.check()
+            try:
+                patience.check()
+            except HardwareError:
+                self.in_flight.submitted -= 1
+                raise
 
     def check_usable(self) -> None:
         """Raises when the queue or its device was closed."""
@@ -294,6 +305,7 @@ class CpuBoundCommands(BoundCommands):
             if self._queue.closed:
                 self._queue.check_usable()
             self._filler.fill(self._values, variables)
+            self._in_flight.submitted += 1
             value = self._replay(self._address, 0)
             if value < 0:
                 value = self._replay_slowly(value, variables)
@@ -302,10 +314,14 @@ class CpuBoundCommands(BoundCommands):
 
     def _replay_slowly(self, value: int, variables: dict[str, Any]) -> int:
         patience = Patience(self._queue)
-        while value < 0:
-            if value < -1:
-                raise self._table.out_of_limits(-2 - value, variables)
-            value = native().replay_blocking(self._address, patience.slice_ns())
-            if value == -1:
-                patience.check()
+        try:
+            while value < 0:
+                if value < -1:
+                    raise self._table.out_of_limits(-2 - value, variables)
+                value = native().replay_blocking(self._address, patience.slice_ns())
+                if value == -1:
+                    patience.check()
+        except HardwareError:
+            self._in_flight.submitted -= 1
+            raise
         return value

@@ -105,6 +105,20 @@ done:
   ret void""", buffer("out"), scalar("blocks"))
 
 
+def busy(target: Target) -> CodeObject:
+    """Reads out[0] `turns` times."""
+    return kernel("busy", target, """
+  br label %loop
+loop:
+  %i = phi i64 [ 0, %entry ], [ %next, %loop ]
+  %seen = load volatile i64, ptr %out
+  %next = add i64 %i, 1
+  %more = icmp ult i64 %next, %turns
+  br i1 %more, label %loop, label %done
+done:
+  ret void""", buffer("out"), scalar("turns"))
+
+
 def hold_one(target: Target) -> CodeObject:
     """Counts itself in out[0], waits for all blocks, then block `held` waits for out[1] != 0."""
     return kernel("hold_one", target, """

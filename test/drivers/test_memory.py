@@ -110,6 +110,18 @@ def test_a_freed_buffer_in_flight_is_not_used_again_before_its_point(device):
     assert address in {other.gpu_addr for other in again}
 
 
+def test_running_far_ahead_of_the_device_does_not_take_ever_more_memory(opened):
+    device = opened(cache_policy=CachePolicy(some_bytes=4 * MEBIBYTE))
+    program = device.load(kernels.busy(device.target))
+    queue = device.compute_queue()
+    for _ in range(50):
+        buffer = device.alloc(4 * MEBIBYTE)
+        queue.commands().exec(program, (buffer, 1_000_000), (1, 1, 1)).submit()
+        del buffer
+    assert device.memory.mapped_bytes < 20 * MEBIBYTE
+    device.synchronize()
+
+
 def test_a_program_in_flight_may_be_dropped(device):
     gate, out = device.timeline(), device.alloc(8)
     program = device.load(kernels.store_at(device.target))
