@@ -97,6 +97,10 @@ class Capture:
 
     def _place(self, items: list[Item], temporaries: set[Node]) -> None:
         layout = plan_memory(items, temporaries)
+        for node in temporaries:  # the captured run's own memory, to be used again
+            storage.release(node)
+        for device in layout.arena_bytes:
+            Device.runtime(device).device.synchronize()
         arenas = {d: Device.runtime(d).device.alloc(n) for d, n in layout.arena_bytes.items()}
         for node, offset in layout.offsets.items():
             size = node.arg.size * node.dtype.itemsize

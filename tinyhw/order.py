@@ -1,8 +1,11 @@
-"""The order of kernels: values before their uses, old contents before what overwrites them."""
+"""The order of kernels: values before their uses, old contents before what overwrites them.
+
+Among what is ready, that runs first which frees the most memory: a gradient is used up while it
+is still in the caches, instead of lying about until all others have been made too.
+"""
 
 from __future__ import annotations
 
-import heapq
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -60,13 +63,16 @@ def _producers(leaf: Node, by_root: dict[Node, Task]) -> set[Task]:
     return found
 
 
-def order_tasks(tasks: list[Task], afters: Iterable[Node]) -> tuple[list[Task], set[Node]]:
+def order_tasks(
+    tasks: list[Task], afters: Iterable[Node], passing: set[Node]
+) -> tuple[list[Task], set[Node]]:
     """The tasks in an order in which each version of storage is read before it is overwritten.
 
     Where no such order exists (a kernel needs a value from before a write and one that depends
     on that write), the second result names versions that must be copied before the write; the
     order is then that of tasks which read the copies instead. `afters` are the AFTER nodes,
-    which say in which order several writes through one version happen.
+    which say in which order several writes through one version happen; `passing` are BUFFERs
+    whose memory is free again after their last reader.
     """
     _data_dependencies({task.root: task for task in tasks}, afters)
     readers: dict[object, list[Task]] = {}
@@ -85,7 +91,7 @@ def order_tasks(tasks: list[Task], afters: Iterable[Node]) -> tuple[list[Task], 
     ]
     for reader, writer in added:
         writer.after.add(reader)
-    ordered = _topological(tasks)
+    ordered = _topological(tasks, passing)
     if ordered is not None:
         return ordered, set()
     for reader, writer in added:
@@ -108,25 +114,42 @@ def _version(storage: Node) -> object:
     return (storage_of(storage), storage.src[1:])
 
 
-def _topological(tasks: list[Task]) -> list[Task] | None:
-    """An order that respects `after`, as near to the given one as possible; None for a cycle."""
-    number = {task: i for i, task in enumerate(tasks)}
+def _topological(tasks: list[Task], passing: set[Node]) -> list[Task] | None:
+    """An order that respects `after`; None where `after` goes in a circle."""
     missing = {task: len(task.after) for task in tasks}
     followers: dict[Task, list[Task]] = {task: [] for task in tasks}
+    readers: dict[Node, int] = {}
     for task in tasks:
         for before in task.after:
             followers[before].append(task)
-    ready = [number[task] for task in tasks if not missing[task]]
-    heapq.heapify(ready)
+        for buffer in task.buffers[1:]:
+            if buffer in passing:
+                readers[buffer] = readers.get(buffer, 0) + 1
+
+    def growth(task: Task) -> int:
+        """By how many bytes memory in use grows when `task` runs next."""
+        output = task.buffers[0]
+        grown = _bytes(output) if output in passing else 0
+        return grown - sum(_bytes(b) for b in task.buffers[1:] if readers.get(b) == 1)
+
+    ready = [task for task in tasks if not missing[task]]
     ordered: list[Task] = []
     while ready:
-        task = tasks[heapq.heappop(ready)]
+        task = min(ready, key=growth) if len(ready) > 1 else ready[0]
+        ready.remove(task)
         ordered.append(task)
+        for buffer in task.buffers[1:]:
+            if buffer in readers:
+                readers[buffer] -= 1
         for follower in followers[task]:
             missing[follower] -= 1
             if not missing[follower]:
-                heapq.heappush(ready, number[follower])
+                ready.append(follower)
     return ordered if len(ordered) == len(tasks) else None
+
+
+def _bytes(buffer: Node) -> int:
+    return int(buffer.arg.size) * buffer.dtype.itemsize
 
 
 def _depends(task: Task, on: Task) -> bool:

@@ -83,6 +83,9 @@ def _update_pending(plan: Schedule) -> None:
 
 def run(plan: Schedule) -> None:
     """Submits every item of a schedule in order."""
+    for item in plan.items:  # what does not compile must not leave a schedule half done
+        if isinstance(item, KernelCall):
+            Device.runtime(item.device).program(item.ast)
     if Recording.active is not None:
         Recording.active.schedules.append(plan)
     _place_temporaries(plan)

@@ -288,7 +288,7 @@ def _split(node: Node, target: Target) -> Node:
     source = reduce.src[0]
     if has_variables(source.shape):
         return node
-    axes = reduce.arg[1]
+    op, axes = reduce.arg
     terms = math.prod(int(source.shape[axis]) for axis in axes)
     if terms < LONG_REDUCE:
         return node
@@ -296,7 +296,13 @@ def _split(node: Node, target: Target) -> Node:
     chunks = _chunk_count(reduce, terms, results, target)
     if chunks < 2:
         return node
-    axis, parts = _chunk_axis(reduce, chunks, terms)
+    axis, parts = _chunk_axis(reduce, chunks)
+    if parts * 4 < chunks and op is Op.ADD:  # extents without good divisors get zeros at the end
+        axis = max(axes, key=lambda a: upper(source.shape[a]))
+        parts = min(chunks, upper(source.shape[axis]))
+        missing = -upper(source.shape[axis]) % parts
+        source = source.pad(tuple((0, missing * (a == axis)) for a in range(len(source.shape))))
+        reduce = source.reduce(op, axes)
     if parts < 2:
         return node
     return _two_stages(reduce, axis, parts).reshape(node.shape)
@@ -325,7 +331,7 @@ def is_contraction(reduce: Node) -> bool:
     )
 
 
-def _chunk_axis(reduce: Node, chunks: int, terms: int) -> tuple[int, int]:
+def _chunk_axis(reduce: Node, chunks: int) -> tuple[int, int]:
     """The reduced axis to cut and into how many parts: the outermost that can be cut well."""
     best = (0, 0)
     for axis in reduce.arg[1]:

@@ -19,6 +19,9 @@ from tinyhw.order import Task, order_tasks
 from tinyhw.prepare import Preparation, has_variables, rebuilt, walk
 from tinyhw.rewrite import rewrite
 
+# So few kernels are left in the order in which they stand in the graph, unless they write.
+FEW_TASKS = 4
+
 Sink: TypeAlias = "tuple[Node, str]"
 TargetOf: TypeAlias = Callable[[str], Target]
 
@@ -145,7 +148,7 @@ class _Cutter:
         stored = self.fusion.stored
         tasks = [self._task(n) for n in self.order if n in stored or n.op is Op.ASSIGN]
         afters = [n for n in self.order if n.op is Op.AFTER]
-        if afters:
+        if afters or len(tasks) > FEW_TASKS:
             tasks = self._in_order(tasks, afters)
         for task in tasks:
             item = self._item(task)
@@ -218,7 +221,8 @@ class _Cutter:
     def _in_order(self, tasks: list[Task], afters: list[Node]) -> list[Task]:
         """The tasks in a valid order, with copies of old contents where there is none without."""
         while True:
-            ordered, copied = order_tasks(tasks, afters)
+            kept = {self.view(node).base for node in self.outputs}
+            ordered, copied = order_tasks(tasks, afters, self.result.fresh - kept)
             if not copied:
                 return ordered
             again = []

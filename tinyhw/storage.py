@@ -66,6 +66,11 @@ def place(node: Node, buffer: Buffer) -> None:
     _held[node] = Held(buffer)
 
 
+def release(node: Node) -> None:
+    """Takes the memory from a BUFFER node, whose contents are lost."""
+    _held.pop(node, None)
+
+
 def is_allocated(node: Node) -> bool:
     """Whether a BUFFER node has memory."""
     return node in _held

@@ -13,7 +13,8 @@ from compiler.dtype import dtypes
 from compiler.ir import Node, Op, toposort
 from test.tinyhw.graphs import FLOAT, Box, Memory, matmul, row_total, scale, shapes, windows
 from tinyhw.errors import DeviceError, VariableError
-from tinyhw.schedule import CopyCall, KernelCall
+from tinyhw.memory_plan import plan_memory
+from tinyhw.schedule import CopyCall, KernelCall, schedule
 
 
 def floats(*shape: int, seed: int = 0) -> np.ndarray:
@@ -190,6 +191,15 @@ def test_a_long_sum_is_made_in_two_stages():
     plan = m.realize(box)
     assert shapes(plan) == [(64, 1), (1, 1)]
     assert m.read(box.node) == 1 << 17
+
+
+def test_a_long_sum_of_a_prime_extent_is_made_in_two_stages_too():
+    m = Memory()
+    x = m.box(floats(100_003, 2))
+    box = Box(x.node.reduce(Op.ADD, (0,)))
+    assert shapes(m.realize(box)) == [(64, 1, 2), (1, 1, 2)]
+    expected = m.read(x.node).sum(0, dtype=np.float64, keepdims=True)
+    np.testing.assert_allclose(m.read(box.node), expected, rtol=1e-4, atol=1e-2)
 
 
 def test_a_sum_with_many_results_stays_one_kernel():
@@ -454,8 +464,6 @@ def test_a_bound_variable_becomes_a_launch_value_and_storage_has_its_maximum():
     variable = Node.variable("n", 1, 10)
     bound = Node(Op.BIND, dtypes.index, (variable, Node.const(4, dtypes.index)))
     box = Box(scale(x.node.shrink(((0, bound),)), 2.0))
-    from tinyhw.schedule import schedule
-
     plan = schedule([(box.node, "LLVM")], lambda _: None)
     (item,) = plan.items
     assert plan.values == {"n": 4}
@@ -507,11 +515,26 @@ def test_temporaries_of_a_long_schedule_share_memory():
     for _ in range(20):
         x = scale(matmul(x, x), 0.01)
     plan = m.realize(Box(x))
-    from tinyhw.memory_plan import plan_memory
-
     layout = plan_memory(plan.items, plan.temporaries)
     assert len(plan.temporaries) == 19
     assert layout.arena_bytes == {"LLVM": 2 * 64 * 64 * 4}
+
+
+def test_gradients_are_used_up_before_the_next_is_made():
+    m = Memory()
+    layers = 8
+    x, g = m.box(floats(64, 64)).node, m.box(floats(64, 64, seed=1)).node
+    weights = [m.box(floats(64, 64, seed=i)).node for i in range(layers)]
+    inputs = [x]
+    for w in weights:
+        inputs.append(matmul(inputs[-1], w).alu(Op.SIN))
+    updates = []
+    for w, x in zip(weights[::-1], inputs[-2::-1], strict=True):
+        updates.append(Box(matmul(x.permute((1, 0)), g)))
+        g = matmul(g, w.permute((1, 0))).alu(Op.MUL, x)
+    plan = m.realize(*updates[::-1])
+    layout = plan_memory(plan.items, plan.temporaries)
+    assert layout.arena_bytes["LLVM"] <= (layers + 3) * 64 * 64 * 4
 
 
 def test_a_graph_of_ten_thousand_nodes_is_cut_in_time():
@@ -519,8 +542,6 @@ def test_a_graph_of_ten_thousand_nodes_is_cut_in_time():
     x = m.box(floats(8, 8)).node
     for i in range(600):
         x = scale(matmul(x, x).alu(Op.ADD, row_total(x)), 0.01 + i / 1e6)
-    from tinyhw.schedule import schedule
-
     assert len(toposort(x)) > 6000
     start = time.perf_counter()
     schedule([(x, "LLVM")], lambda _: None)
