@@ -64,9 +64,10 @@ def assembly(kernel: LinearKernel, target: Target) -> str:
 
 
 def _print_nodes(title: str, nodes: tuple[Node, ...] | list[Node]) -> None:
-    numbers = {node: i for i, node in enumerate(nodes)}
+    numbers: dict[Node, int] = {}  # an instruction may stand again in a later scope
     print(f"{title}: {len(nodes)} nodes")
     for i, node in enumerate(nodes):
+        numbers[node] = i
         src = " ".join(f"%{numbers[s]}" if s in numbers else repr(s) for s in node.src)
-        arg = "" if node.arg is None else f" {node.arg}"
+        arg = "" if node.arg is None else f" {node.arg!r}"
         print(f"  %{i:<4} {node.op.name:<10} {node.dtype!r:<18}{arg} {src}")
