@@ -109,13 +109,9 @@ class Tensor(Losses):
 
     def _stored(self) -> Node:
         """The BUFFER that holds exactly this tensor, realised, in row-major order."""
-        whole = self if is_whole_storage(self._node) else self.detach().contiguous()
-        whole.realize()
-        if not is_whole_storage(whole._node):
-            whole = whole.detach()
-            whole._restand(whole._node.contiguous())
-            whole.realize()
-        return whole._node.base
+        self.realize()
+        whole = self.detach().contiguous()
+        return whole.realize()._node.base
 
     def _fixed_shape(self) -> tuple[int, ...]:
         shape = self.shape
