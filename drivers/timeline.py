@@ -59,6 +59,9 @@ def host_address() -> int:
     host.clock_gettime = address_of("clock_gettime")
     host.memmove = address_of("memmove")
     host.sched_yield = address_of("sched_yield")
+    host.sched_getcpu = address_of("sched_getcpu")
+    host.sched_setaffinity = address_of("sched_setaffinity")
+    host.gettid = address_of("gettid")
     host.futex_number = _FUTEX_NUMBERS[host_arch()]
     host.spin_ns = SPIN_NS
     return address

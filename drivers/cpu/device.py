@@ -182,6 +182,8 @@ class CpuDevice(Device):
 
     def _start_workers(self) -> None:
         """Starts the threads that help with kernels, once."""
+        if not self._workers:
+            self._choose_processors()
         while len(self._workers) < self.threads - 1:
             try:
                 thread = self.system.start_thread(
@@ -191,6 +193,16 @@ class CpuDevice(Device):
                 raise SystemCallFailed.wrap(error, "start_thread", self.name) from error
             self._workers.append(thread)
         self._pool.workers = len(self._workers)
+
+    def _choose_processors(self) -> None:
+        """Gives each worker a processor of its own, if there are enough (native/placement.py)."""
+        allowed = sorted(os.sched_getaffinity(0))
+        if not 1 < self.threads <= len(allowed) or allowed[-1] >= Pool.CPUS:
+            return
+        for i, processor in enumerate(allowed[1 : self.threads]):
+            self._pool.homes[i] = processor
+        self._pool.free_cpu = allowed[0]
+        self._pool.placement = 1
 
     def check_usable(self) -> None:
         """Raises once the device was closed, or when it belongs to the parent of a fork."""

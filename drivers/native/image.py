@@ -21,7 +21,7 @@ from pathlib import Path
 
 from compiler.code_object import Relocation
 from drivers.errors import DeviceNotAvailable
-from drivers.native import events, layout, pool, processor, submission
+from drivers.native import events, layout, placement, pool, processor, submission
 from drivers.system import MAP_ANONYMOUS, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE, System
 
 # The functions that Python asks the image for, in the order of its table.
@@ -80,7 +80,7 @@ def text(arch: str) -> str:
     """The whole IR of the image for one instruction set."""
     _, relax, declarations = ARCHITECTURES[arch]
     names = layout.constants() | {"relax": relax}
-    modules = (events.TEXT, submission.TEXT, pool.TEXT, processor.TEXT)
+    modules = (events.TEXT, submission.TEXT, placement.TEXT, pool.TEXT, processor.TEXT)
     body = declarations + "".join(_Names(module).substitute(names) for module in modules)
     choices = "\n".join(
         f"  %p{i + 1} = select i1 %is{i}, ptr @{name}, ptr %p{i}"

@@ -23,6 +23,9 @@ class Host(ctypes.Structure):
         ("clock_gettime", c_uint64),
         ("memmove", c_uint64),
         ("sched_yield", c_uint64),
+        ("sched_getcpu", c_uint64),
+        ("sched_setaffinity", c_uint64),
+        ("gettid", c_uint64),
         ("futex_number", c_int64),
         ("spin_ns", c_int64),
     ]
@@ -100,9 +103,15 @@ class Job(ctypes.Structure):
 
 
 class Pool(ctypes.Structure):
-    """The worker threads of one device, and the jobs that its queues may open."""
+    """The worker threads of one device, the jobs that its queues may open, and who sits where.
+
+    With `placement`, `homes` has the first processor of each worker, `seats` the thread id of
+    the worker on each processor (0: none), `free_cpu` a processor without one; `placing` is
+    the lock of the last two.
+    """
 
     JOBS: Final = 64
+    CPUS: Final = 1024
 
     _fields_ = [
         ("host", c_uint64),
@@ -115,6 +124,13 @@ class Pool(ctypes.Structure):
         ("stopped", c_uint32),
         ("pad1", c_uint64 * 6),
         ("jobs", Job * JOBS),
+        ("placement", c_uint32),
+        ("placing", c_uint32),
+        ("free_cpu", c_uint32),
+        ("started", c_uint32),
+        ("pad2", c_uint64 * 6),
+        ("homes", c_uint32 * CPUS),
+        ("seats", c_uint32 * CPUS),
     ]
 
 
@@ -234,6 +250,7 @@ def constants() -> dict[str, str]:
         found[opcode.name] = str(int(opcode))
         for field_name, (offset, _) in FIELDS[opcode].items():
             found[f"{opcode.name}.{field_name}"] = str(offset)
+    found["Pool.CPUS"] = str(Pool.CPUS)
     found["Job.OPEN"] = str(Job.OPEN)
     found["Bound.COPIES"] = str(BoundState.COPIES)
     found["COMPARE_EQUAL"] = str(int(Compare.EQUAL))

@@ -151,6 +151,7 @@ by.itself:
                         i64 0, i64 %total)
   ret void
 shared:
+  call void @make_way(ptr %pool)
   %job.at = getelementptr i8, ptr %queue, i64 $Queue.job
   %job = load ptr, ptr %job.at
   %workers.wide = zext i32 %workers to i64
@@ -282,6 +283,7 @@ no:
 define hidden ptr @worker(ptr %pool) {
 entry:
   call void @ieee_arithmetic()
+  call void @settle(ptr %pool)
   %host = load ptr, ptr %pool
   %word = getelementptr i8, ptr %pool, i64 $Pool.sequence
   %sleepers = getelementptr i8, ptr %pool, i64 $Pool.sleepers
