@@ -29,7 +29,6 @@ from tinyhw.core import (
     Family,
     history,
     is_scalar,
-    is_whole_storage,
     python_dtype,
     to_dtype,
 )

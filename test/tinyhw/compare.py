@@ -10,11 +10,13 @@ import pytest
 
 from tinyhw import Tensor
 
-torch = pytest.importorskip("torch", reason="PyTorch is the reference; `pip install tinyhw[reference]`")
+torch = pytest.importorskip("torch", reason="PyTorch is the reference: tinyhw[reference]")
 torch.set_num_threads(1)
 
 Array = np.ndarray[Any, Any]
-SPECIAL = np.array([0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, np.inf, -np.inf, np.nan, 1e-30])
+SPECIAL = np.array(
+    [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, np.inf, -np.inf, np.nan, 1e-30]
+)
 
 
 def floats(*shape: int, seed: int = 0, low: float = -2.0, high: float = 2.0) -> Array:
@@ -22,7 +24,9 @@ def floats(*shape: int, seed: int = 0, low: float = -2.0, high: float = 2.0) -> 
     return np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32)
 
 
-def integers(*shape: int, low: int = -9, high: int = 10, dtype: str = "int32", seed: int = 0) -> Array:
+def integers(
+    *shape: int, low: int = -9, high: int = 10, dtype: str = "int32", seed: int = 0
+) -> Array:
     """Whole numbers in [low, high)."""
     return np.random.default_rng(seed).integers(low, high, shape).astype(dtype)
 

@@ -277,7 +277,7 @@ def test_wrong_operands_are_named() -> None:
         Tensor([1]) + "x"
     with pytest.raises(ShapeError, match=r"\(2, 3\) and \(4,\)"):
         Tensor.zeros(2, 3) + Tensor.zeros(4)
-    with pytest.raises(DtypeError, match="bitwise|OR works"):
+    with pytest.raises(DtypeError, match="OR works"):
         Tensor([1.5]) | 1
     with pytest.raises(DtypeError, match="bool has no negative"):
         -Tensor([True])

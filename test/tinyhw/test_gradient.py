@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from test.interpreter import interpret
-
 import numpy as np
 import pytest
 
 from compiler.dtype import dtypes
 from compiler.ir import Node
+from test.interpreter import interpret
 from tinyhw import Tensor, no_grad
 from tinyhw.errors import DtypeError, GradientError, ShapeError
 from tinyhw.gradient import gradients

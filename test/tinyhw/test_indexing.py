@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from test.tinyhw.compare import equal, floats, forward, integers, same, torch
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from test.tinyhw.compare import equal, floats, forward, integers, same, torch
 from tinyhw import Tensor
 from tinyhw.errors import DtypeError, IndexOutOfRange, NotSupported, ShapeError
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from test.tinyhw.compare import floats, integers, same, torch
 from typing import Any
 
 import numpy as np
 import pytest
 
+from test.tinyhw.compare import floats, integers, same, torch
 from tinyhw import Tensor
 from tinyhw.errors import DtypeError, ShapeError
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from test.tinyhw.compare import equal, floats, torch
 from typing import Any
 
 import numpy as np
 import pytest
 
+from test.tinyhw.compare import equal, floats, torch
 from tinyhw import Tensor, dtypes, nn
 from tinyhw.errors import GradientError, SettingError, ShapeError, TinyhwError
 from tinyhw.nn.state import (

@@ -103,8 +103,12 @@ def test_bernoulli() -> None:
 
 def test_layers_start_within_their_bounds() -> None:
     Tensor.manual_seed(1)
-    for name, bound in [("scaled_uniform", 1 / math.sqrt(2000)), ("glorot_uniform", math.sqrt(6 / 90)),
-                        ("kaiming_uniform", math.sqrt(6 / (1.0001 * 50)))]:
+    bounds = {
+        "scaled_uniform": 1 / math.sqrt(2000),
+        "glorot_uniform": math.sqrt(6 / 90),
+        "kaiming_uniform": math.sqrt(6 / (1.0001 * 50)),
+    }
+    for name, bound in bounds.items():
         x = np.abs(getattr(Tensor, name)(40, 50).numpy())
         assert 0.98 * bound < x.max() <= bound
     std = Tensor.kaiming_normal(40, 50).numpy().std()
@@ -138,9 +142,9 @@ def test_two_parameters_differ() -> None:
 
 
 def test_wrong_arguments_are_named() -> None:
-    with pytest.raises(DtypeError, match="dtypes.int32"):
+    with pytest.raises(DtypeError, match="int32"):
         Tensor.rand(3, dtype="int32")
-    with pytest.raises(DtypeError, match="0.5"):
+    with pytest.raises(DtypeError, match="integers, not 0"):
         Tensor.randint(3, low=0.5)  # type: ignore[arg-type]
     with pytest.raises(ShapeError, match="3, 3"):
         Tensor.randint(3, low=3, high=3)

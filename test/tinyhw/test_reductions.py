@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from test.tinyhw.compare import floats, forward, integers, names, same, torch
 from typing import Any
 
 import numpy as np
 import pytest
 
+from test.tinyhw.compare import floats, forward, integers, names, same, torch
 from tinyhw import Tensor, dtypes
 from tinyhw.errors import IndexOutOfRange, ShapeError
 
