@@ -177,8 +177,15 @@ class Fusion:
         """Stores what `node` is a movement of."""
         while node.op in MOVEMENT and node not in self.stored:
             node = node.src[0]
-        if node.op in _COMPUTED:
-            self.stored.add(node)
+        if node.op not in _COMPUTED or node in self.stored:
+            return
+        self.stored.add(node)
+        views = [node]
+        while views:  # the movement ops above it have been visited already
+            for user in self.users[views.pop()]:
+                if user.op in MOVEMENT and user in self.work:
+                    self._inherit(user)
+                    views.append(user)
 
     def _keep_one_reduce(self, node: Node) -> None:
         if self.reduces[node].bit_count() < 2:
@@ -236,10 +243,29 @@ class Fusion:
         reduces = self.reduces[node]
         if reduces and demand & _PADDED:
             return True
-        users = self.users[node]
-        if len(users) < 2 or self._converges(node):
+        uses = self._uses(node)
+        if len(uses) < 2:
             return False
-        return bool(reduces) or self._dear(node, len(users))
+        one_view = len({view for _, view in uses}) == 1
+        if one_view and self._converges({user for user, _ in uses}):
+            return False
+        return bool(reduces) or self._dear(node, len(uses))
+
+    def _uses(self, node: Node) -> set[tuple[Node, Node | None]]:
+        """Who uses `node` through movement ops, and through which (None: as it is, or reshaped).
+
+        One kernel that uses two views of a value computes it twice.
+        """
+        found: set[tuple[Node, Node | None]] = set()
+        todo: list[tuple[Node, Node | None]] = [(user, None) for user in self.users[node]]
+        while todo:
+            user, view = todo.pop()
+            if user.op in MOVEMENT and user not in self.stored:
+                view = view if user.op is Op.RESHAPE else user
+                todo += [(above, view) for above in self.users[user]]
+            else:
+                found.add((user, view))
+        return found
 
     def _repeats_work(self, node: Node, demand: int) -> bool:
         """Whether reading `node` many times would compute too much again."""
@@ -267,10 +293,10 @@ class Fusion:
             yield self.order[low.bit_length() - 1]
             bits ^= low
 
-    def _converges(self, node: Node) -> bool:
-        """Whether all uses of `node` meet again in one kernel, elementwise all the way."""
+    def _converges(self, uses: Iterable[Node]) -> bool:
+        """Whether all these users meet again in one kernel, elementwise all the way."""
         position = self.position
-        heap = [position[u] for u in self.users[node]]
+        heap = [position[user] for user in uses]
         heapq.heapify(heap)
         seen = set(heap)
         for _ in range(CONVERGENCE_STEPS):

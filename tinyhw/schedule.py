@@ -103,7 +103,7 @@ def _pending_readers(preparation: Preparation, known: set[Node]) -> list[Sink]:
             if node in overwritten:
                 reads[node] = True
             elif node.op is Op.AFTER:
-                reads[node] = node not in done and any(reads[s] for s in node.src[1:])
+                reads[node] = node not in done and any([reads[s] for s in node.src])
             else:
                 src = node.src[1:] if node.op is Op.ASSIGN else node.src
                 reads[node] = any([reads[s] for s in src])

@@ -114,6 +114,29 @@ def test_a_value_that_meets_itself_again_is_not_stored():
     check(m, x.alu(Op.MUL, scale(x, 0.5).alu(Op.EXP2).alu(Op.ADD, x)), 1)
 
 
+def test_a_reduce_that_is_used_in_two_views_is_stored():
+    m = Memory()
+    a, b = m.box(floats(6, 8)), m.box(floats(8, 6, seed=1))
+    x = matmul(a.node, b.node)
+    check(m, x.alu(Op.ADD, x.permute((1, 0))), 2)
+
+
+def test_a_reduce_whose_reshape_is_used_twice_is_stored_once():
+    m = Memory()
+    a, b = m.box(floats(6, 8)), m.box(floats(8, 6, seed=1))
+    x = matmul(a.node, b.node).reshape((36,))
+    plan = m.realize(Box(x.alu(Op.SIN)), Box(x.alu(Op.SQRT)), Box(x.reduce(Op.MAX, (0,))))
+    assert shapes(plan) == [(6, 6, 1), (36,), (36,), (1,)]
+
+
+def test_softmax_of_a_product_is_four_kernels_and_recomputes_the_powers():
+    m = Memory()
+    a, b = m.box(floats(6, 8)), m.box(floats(8, 6, seed=1))
+    x = matmul(a.node, b.node)
+    e = x.alu(Op.ADD, scale(row_total(x, Op.MAX), -1.0)).alu(Op.EXP2)
+    check(m, e.alu(Op.DIV, row_total(e)), 4)
+
+
 def test_a_reduce_with_two_results_is_stored_after_its_bias():
     m = Memory()
     a, b, bias = m.box(floats(8, 6)), m.box(floats(6, 4, seed=1)), m.box(floats(8, 4, seed=2))
@@ -316,6 +339,17 @@ def test_pending_readers_run_before_the_write():
     np.testing.assert_array_equal(m.read(late.node), before * 3)
 
 
+def test_a_pending_write_that_reads_old_contents_happens_before_them_being_overwritten():
+    m = Memory()
+    a, b = m.box(floats(4)), m.box(floats(4, seed=1))
+    before = m.read(a.node)
+    b.assign(scale(a.node, 2.0))
+    a.assign(scale(a.node, 3.0))
+    b.assign(scale(b.node, 5.0))  # a second write to b, which reads only b
+    m.realize(a)
+    np.testing.assert_allclose(m.read(b.node), before * 10)
+
+
 def test_old_and_new_contents_meet_in_one_expression():
     m = Memory()
     x = m.box(floats(4))
@@ -374,7 +408,7 @@ def programs(draw):
     return draw(st.lists(st.tuples(st.sampled_from(kinds), box, box, box), max_size=12))
 
 
-@settings(max_examples=150)
+@settings(max_examples=200)
 @given(programs())
 def test_random_programs_of_reads_and_writes_do_what_numpy_does(program):
     m = Memory()
