@@ -40,11 +40,12 @@ class Elementwise(Movement):
     def _operands(self, other: Self | ConstType, reverse: bool = False) -> tuple[Self, Self]:
         """This tensor and the other, of one dtype and shape; scalar constants stay scalars."""
         a, b = self, self._operand(other)
-        common = least_upper_dtype(a.dtype, b.dtype)
-        a, b = a.cast(common), b.cast(common)
-        if a.shape != b.shape:
+        if a.dtype is not b.dtype:
+            common = least_upper_dtype(a.dtype, b.dtype)
+            a, b = a.cast(common), b.cast(common)
+        if a.shape != b.shape and a._node.op is not Op.CONST and b._node.op is not Op.CONST:
             shape = broadcast_shape(a.shape, b.shape)
-            a, b = (t if t._node.op is Op.CONST else t._broadcast_to(shape) for t in (a, b))
+            a, b = a._broadcast_to(shape), b._broadcast_to(shape)
         return (b, a) if reverse else (a, b)
 
     def _broadcasted(self, *others: Self) -> list[Self]:

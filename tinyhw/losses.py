@@ -29,8 +29,12 @@ class Losses(Random):
         return self.mean() if reduction == "mean" else self.sum()
 
     def binary_crossentropy(self, Y: Self, reduction: Reduction = "mean") -> Self:
-        """The cross-entropy of probabilities self with the targets Y in [0, 1]."""
-        return (-Y * self.log() - (1 - Y) * (1 - self).log())._reduced(reduction)
+        """The cross-entropy of probabilities self with the targets Y in [0, 1].
+
+        Logarithms are at least -100, as in PyTorch, so that a certain mistake stays finite.
+        """
+        yes, no = self.log().maximum(-100), (1 - self).log().maximum(-100)
+        return (-Y * yes - (1 - Y) * no)._reduced(reduction)
 
     def binary_crossentropy_logits(
         self, Y: Self, reduction: Reduction = "mean", pos_weight: Self | None = None

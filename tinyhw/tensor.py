@@ -339,7 +339,10 @@ class Tensor(Losses):
         leaves = [t for t in self._leaves.values() if t._leaf]
         found = gradients(self._node, self._seed_gradient(gradient), [t._node for t in leaves])
         if not any(found):
-            raise GradientError("No tensor with requires_grad=True is reached by backward().")
+            why = ": it was called before, and the way there is forgotten" if self._spent else ""
+            raise GradientError(
+                f"No tensor with requires_grad=True is reached by backward(){why}."
+            )
         for leaf, node in zip(leaves, found, strict=True):
             if node is not None:
                 new = self._wrap(node, leaf._device)

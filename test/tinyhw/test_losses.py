@@ -66,6 +66,9 @@ def test_binary_losses(reduction: Any) -> None:
     y = integers(3, 4, low=0, high=2).astype(np.float32)
     same(lambda x, y: x.sigmoid().binary_crossentropy(y, reduction), floats(3, 4), y,
          theirs=lambda x, y: F.binary_cross_entropy(x.sigmoid(), y, reduction=reduction))
+    same(lambda x, y: x.binary_crossentropy(y, reduction), np.float32([0, 1, 0.5]),
+         np.float32([1, 1, 0]), gradient=False,
+         theirs=lambda x, y: F.binary_cross_entropy(x, y, reduction=reduction))
     weight = floats(4, low=0.5)
     same(lambda x, y: x.binary_crossentropy_logits(y, reduction, Tensor(weight)),
          floats(3, 4, low=-30, high=30), y,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinyhw import Device, Tensor, dtypes
+from tinyhw import Device, Tensor, TinyJit, dtypes
 from tinyhw.errors import DtypeError, ShapeError
 from tinyhw.random import _threefry
 
@@ -134,6 +134,20 @@ def test_the_gradient_of_dropout_has_the_same_mask() -> None:
         y = x.dropout(0.5)
         y.sum().backward()
     np.testing.assert_array_equal(y.numpy(), x.grad.numpy())
+
+
+def test_a_replayed_capture_draws_new_numbers_and_follows_the_seed() -> None:
+    @TinyJit
+    def draw() -> Tensor:
+        return Tensor.rand(8).realize()
+
+    Tensor.manual_seed(5)
+    first = [draw().tolist() for _ in range(5)]
+    assert len(set(map(tuple, first))) == 5
+    Tensor.manual_seed(5)
+    assert [draw().tolist() for _ in range(5)] == first
+    Tensor.manual_seed(5)
+    assert [Tensor.rand(8).tolist() for _ in range(5)] == first
 
 
 def test_two_parameters_differ() -> None:

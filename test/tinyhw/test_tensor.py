@@ -247,6 +247,18 @@ def test_shapes_with_a_variable(value: int) -> None:
         part.numpy()
 
 
+def test_writes_at_a_variables_position() -> None:
+    cache = Tensor.zeros(6, 2).contiguous().realize()
+    i = Variable("i", 0, 5)
+    for value in (3, 1):
+        at = i.bind(value)
+        cache[at : at + 1].assign(Tensor([[1.0 + value, 2.0]])).realize()
+    expected = np.zeros((6, 2))
+    expected[3], expected[1] = [4, 2], [2, 2]
+    np.testing.assert_array_equal(cache.numpy(), expected)
+    assert cache[: i.bind(3) + 1].sum().item() == 10
+
+
 def test_a_position_may_be_a_variable() -> None:
     i = Variable("i", 0, 5).bind(4)
     assert Tensor(np.arange(12).reshape(6, 2))[i].tolist() == [8, 9]
