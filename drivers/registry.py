@@ -47,7 +47,7 @@ def _processor_missing() -> tuple[str, str]:
 
 
 def _clang_missing() -> tuple[str, str]:
-    from drivers.cpu.host import find_clang
+    from compiler.clang import find_clang
 
     sentence, remedy = _processor_missing()
     if not sentence and find_clang() is None:

@@ -1,21 +1,16 @@
-"""This machine's processor: its target, its caches, how many threads to use, where clang is."""
+"""This machine's processor: its target, its caches, how many threads to use."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 from pathlib import Path
 
 from compiler.target import Target
 from drivers.errors import ArgumentMismatch
 
 _CACHE_FOLDER = Path("/sys/devices/system/cpu/cpu0/cache")
-_CLANG_VERSIONS = range(40, 10, -1)
 THREAD_LIMIT = 1024
-
-# What 512-bit code needs: without these three, AVX-512 lacks byte and word lanes and masks.
-_AVX512 = {"+avx512f", "+avx512vl", "+avx512bw", "+avx512dq"}
 
 
 def thread_count() -> int:
@@ -30,12 +25,6 @@ def thread_count() -> int:
             remedy="Unset it to use every processor.",
         )
     return int(given)
-
-
-def find_clang() -> str | None:
-    """The clang executable on PATH, versioned names too, the newest first; None without one."""
-    names = ["clang", *(f"clang-{version}" for version in _CLANG_VERSIONS)]
-    return next((path for name in names if (path := shutil.which(name))), None)
 
 
 def _size(text: str) -> int:
@@ -62,13 +51,9 @@ def host_target(compiler: str, threads: int) -> Target:
     from compiler.llvm import host_target as detected
 
     target = detected(compiler, threads)
-    has = set(target.features.split(","))
-    bits = 512 if has >= _AVX512 else 256 if "+avx2" in has else 128
     caches = cache_sizes()
     return dataclasses.replace(
         target,
-        vector_bits=bits,
-        vector_registers=32 if bits == 512 or target.arch == "aarch64" else 16,
         l1_bytes=caches.get(1, target.l1_bytes),
         l2_bytes=caches.get(2, target.l2_bytes),
     )
