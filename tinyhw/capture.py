@@ -97,10 +97,12 @@ class Capture:
 
     def _place(self, items: list[Item], temporaries: set[Node]) -> None:
         layout = plan_memory(items, temporaries)
-        for node in temporaries:  # the captured run's own memory, to be used again
+        for node in temporaries:  # the captured run's own memory goes before the capture's comes
             storage.release(node)
         for device in layout.arena_bytes:
-            Device.runtime(device).device.synchronize()
+            opened = Device.runtime(device).device
+            opened.synchronize()
+            opened.trim()
         arenas = {d: Device.runtime(d).device.alloc(n) for d, n in layout.arena_bytes.items()}
         for node, offset in layout.offsets.items():
             size = node.arg.size * node.dtype.itemsize
