@@ -1,8 +1,9 @@
 """What every tensor method stands on: a node of the graph, its device and its gradient flag.
 
 The methods of `Tensor` come in layers, each a class over the one before: `Core` (this file),
-`Casts`, `Movement`, `Elementwise`, `Activations`, `Reductions`, `Indexing`, `Products`, `Creation`,
-`Random`, `Losses`, `Tensor`. A method composes those of its own layer and of the layers below.
+`Casts`, `Movement`, `Arithmetic`, `Elementwise`, `Activations`, `Reductions`, `Indexing`,
+`Products`, `Creation`, `Random`, `Losses`, `Tensor`. A method composes those of its own layer and
+of the layers below.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from types import FrameType
 from typing import Any, ClassVar, Self, TypeAlias, TypeGuard
 from weakref import WeakKeyDictionary
 
+import numpy as np
+
 from compiler.dtype import ConstType, DType, dtypes, least_upper_dtype
 from compiler.ir import MOVEMENT, Extent, Node, Op, Shape, substitute, toposort
-from tinyhw import live
+from tinyhw import live, storage
 from tinyhw.device import Device
 from tinyhw.errors import DeviceError, DtypeError, GradientError, IndexOutOfRange, ShapeError
 from tinyhw.variable import Variable
@@ -76,6 +79,15 @@ class Core:
         self._requires_grad, self._leaf, self._spent, self.grad = None, False, False, None
         live.register(self)
         return self
+
+    @classmethod
+    def _upload(cls, array: np.ndarray[Any, Any], device: str) -> Self:
+        """A tensor of an array's values, of the type that has the array's name."""
+        dtype = to_dtype(array.dtype.name)
+        if not array.size:  # storage has at least one element
+            empty = Node.const(0, dtype).reshape((1,) * array.ndim).expand(array.shape)
+            return cls._wrap(empty, device)
+        return cls._wrap(storage.from_numpy(array, dtype, device).reshape(array.shape), device)
 
     def _derive(self, node: Node, *others: Self, view: bool = False) -> Self:
         """The tensor of a node that was computed from this one and `others`.
@@ -195,10 +207,6 @@ class Core:
     def contiguous(self) -> Self:
         """The same values in row-major order, in storage rather than as an expression."""
         return self if is_whole_storage(self._node) else self._derive(self._node.contiguous())
-
-    def contiguous_backward(self) -> Self:
-        """The same values; the gradient that comes back is computed at this place at once."""
-        return self
 
     def detach(self) -> Self:
         """The same values, behind which no gradient goes; shares storage."""

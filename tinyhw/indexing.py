@@ -76,7 +76,7 @@ class Indexing(Reductions):
                 )
             if not dtypes.is_int(entry.dtype):
                 raise DtypeError(f"A tensor index holds integers, not {entry.dtype}.")
-            given = self._like_data(entry)
+            given: Self = entry.detach().to(self.device)  # type: ignore[assignment]
         else:
             array = np.array(entry)
             if array.size == 0:
@@ -88,7 +88,7 @@ class Indexing(Reductions):
             if array.dtype.kind not in "iu":
                 raise DtypeError(f"A list index holds integers, not {array.dtype}.")
             _check_positions(array, extent)
-            given = self._from_array(array.astype(np.int32))
+            given = self._upload(array.astype(np.int32), self.device)
         if dtypes.is_unsigned(given.dtype):
             return given
         wide = given.cast(dtypes.int32) if given.dtype.bits < 32 else given
@@ -98,15 +98,6 @@ class Indexing(Reductions):
         if isinstance(extent, int):
             return extent
         return self._wrap(extent, self._device).cast(dtypes.int32)
-
-    def _like_data(self, tensor: Any) -> Self:
-        """A tensor of positions as one of this class, without gradient."""
-        return tensor.detach()  # type: ignore[no-any-return]
-
-    @classmethod
-    def _from_array(cls, array: np.ndarray[Any, Any]) -> Self:
-        """A tensor of a NumPy array's values on the default device; `Tensor` knows how."""
-        raise NotImplementedError
 
     def _gathered(self, positions: dict[int, Self]) -> Self:
         """The elements at `positions`, which stand for axes of this tensor.
@@ -166,11 +157,9 @@ class Indexing(Reductions):
         if not dtypes.is_int(self.dtype):
             raise DtypeError(f"one_hot needs integers, not {self.dtype}.")
         if num_classes == -1:
-            num_classes = int(self._item(self.max())) + 1
+            greatest: Any = self.max()
+            num_classes = int(greatest.item()) + 1
         return self.unsqueeze(-1)._one_hot_mask(num_classes).where(1, 0)
-
-    def _item(self, scalar: Any) -> Any:
-        return scalar.item()
 
     def _triangle(self, diagonal: int, upper: bool) -> Self:
         if self.ndim < 2:

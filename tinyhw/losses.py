@@ -89,7 +89,7 @@ class Losses(Random):
             rows = self.transpose(axis, -1)
             sparse = Y if Y.ndim < 2 else Y.transpose(1, -1)
             loss = rows.sparse_categorical_crossentropy(
-                sparse, ignore_index, label_smoothing, "none" if reduction == "none" else reduction
+                sparse, ignore_index, label_smoothing, reduction
             )
             return loss.transpose(1, -1) if loss.ndim > 1 else loss
         if Y.shape != self.shape:

@@ -52,7 +52,7 @@ class Random(Creation):
             Random._seed = time.time_ns()
         seed = Random._seed & 0xFFFFFFFFFFFFFFFF
         words = np.array([seed & 0xFFFFFFFF, seed >> 32, 0], dtype=np.uint32)
-        return cls._from_array(words).to(device).contiguous()
+        return cls._upload(words, device)
 
     @classmethod
     def _draw(cls, shape: tuple[Any, ...], device: str) -> tuple[Self, Self]:

@@ -13,7 +13,6 @@ and backward.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ContextDecorator
 from typing import Any, Self, TypeAlias
 
@@ -45,7 +44,8 @@ _FROM_NUMPY: dict[str, DType] = {d.name: d for d in dtypes.all if d is not dtype
 
 # Methods of tinygrad's or torch's tensors that a program may well ask for.
 NOT_YET = frozenset(
-    """allreduce as_strided bmm broadcast_to cholesky clip_ conv1d conv3d cosine_similarity cummax
+    """allreduce as_strided bmm broadcast_to cholesky clip_ contiguous_backward conv1d conv3d
+    cosine_similarity cummax
     cummin cumprod diag diagonal diff expm1 fill_ float_power fold geomspace hash index_add
     index_copy index_fill index_put inverse kthvalue linalg logaddexp logcumsumexp logit
     masked_scatter masked_select median meshgrid mode msort multinomial nan_to_num newton_schulz
@@ -85,18 +85,6 @@ class Tensor(Losses):
         live.register(self)
         if requires_grad is not None:
             self.requires_grad_(requires_grad)
-
-    @classmethod
-    def _from_array(cls, array: np.ndarray[Any, Any]) -> Self:
-        return cls(array)
-
-    def _like_data(self, tensor: Any) -> Self:
-        return tensor.detach().to(self.device) if tensor._node.device else tensor.detach()  # type: ignore[no-any-return]
-
-    @classmethod
-    def from_blob(cls, data: bytes | memoryview, shape: Sequence[int], dtype: DTypeLike) -> Self:
-        """Bytes as elements of `dtype` in row-major order."""
-        return cls(bytes(data), dtype=dtype).reshape(tuple(shape))
 
     # ---- computing and reading ----
     def realize(self, *others: Tensor) -> Self:
@@ -194,6 +182,16 @@ class Tensor(Losses):
             return self._derive(self._node.contiguous())
         new._take_storage()
         return new
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        new = self.detach().clone()
+        new._requires_grad = None
+        if self._requires_grad is not None:
+            new.requires_grad_(self._requires_grad)
+        return new
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Tensor, (self.numpy(), self.device, self.dtype, self._requires_grad)
 
     def assign(self, x: Tensor | Data) -> Self:
         """Writes x into this tensor; every view of the same storage sees it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -209,6 +211,19 @@ def test_errors_have_codes_of_their_own_and_one_base() -> None:
     kinds = [k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, TensorError)]
     assert len({k.code for k in kinds}) == len(kinds)
     assert all(issubclass(k, TinyhwError) for k in kinds)
+
+
+def test_copies_and_pickles_are_tensors_of_their_own() -> None:
+    for dtype in ("float32", "bfloat16", "int64"):
+        t = Tensor([1, 2], dtype=dtype, requires_grad=False)
+        for other in (copy.deepcopy(t), pickle.loads(pickle.dumps(t))):
+            assert other.dtype is t.dtype and other.requires_grad is False
+            t[0] = 5
+            assert other.tolist() == [1, 2]
+            t[0] = 1
+    w = copy.deepcopy(Tensor([1.0, 2.0], requires_grad=True))
+    (w * 2).sum().backward()
+    assert w.grad.tolist() == [2, 2]
 
 
 # ---- Variables ----
