@@ -239,7 +239,8 @@ class _Lineariser:
         dtype = node.dtype.vec(max(lanes, reduce_lanes))
         parallel = 1
         if len(outputs) <= 4:  # too few registers in flight to hide latency: split the sum
-            parallel = max(self.plan.tile(axis).unroll for axis in axes)
+            widest = max(self.plan.tile(axis).unroll for axis in axes)
+            parallel = min(widest, 16 // len(outputs))
         start = self.emitter.emit(Node.const(identity(op, node.dtype), node.dtype), TRUE)
         start = self.emitter.widen(start, dtype.lanes)
         registers = [

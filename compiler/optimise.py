@@ -20,6 +20,8 @@ from compiler.target import Target
 # Below this many scalar operations a kernel is not worth waking other threads for.
 PARALLEL_WORK = 60_000
 BLOCKS_PER_THREAD = 4
+# An expression with fewer nodes than this (addresses included) may be unrolled many times.
+LIGHT_NODES = 16
 
 
 def optimise(kernel: ScalarKernel, target: Target) -> Plan:
@@ -183,22 +185,21 @@ def _plan_reduction(facts: _Facts) -> Plan:
             tiles[axis] = Tile(unroll, lanes)
             orders[reduce] = (*(a for a in reduce.src[1:] if a is not axis), axis)
             scalar_outputs |= facts.depends[reduce]
-    for reduce in facts.reduces:
-        if any(tiles.get(a, Tile()).lanes > 1 for a in reduce.src[1:]):
-            if facts.depends[reduce] - scalar_outputs:
-                scalar_outputs |= facts.depends[reduce]
     order = list(facts.ranges)
     lane_axis = _output_lane_axis(facts, scalar_outputs)
     if lane_axis is not None:
         lanes = _lanes_for(upper_of(lane_axis), facts.lanes)
-        unroll = max(1, min(8, upper_of(lane_axis) // lanes)) if _is_static(lane_axis) else 1
+        # Wide strips: rows lie apart in memory, and each should be read in long runs.
+        most = 16 if len(toposort(facts.store.src[2])) < LIGHT_NODES else 4
+        unroll = max(1, min(most, upper_of(lane_axis) // lanes)) if _is_static(lane_axis) else 1
         tiles[lane_axis] = Tile(unroll, lanes)
         order.remove(lane_axis)
         order.append(lane_axis)
     for reduce in facts.reduces:
         last = orders.get(reduce, reduce.src[1:])[-1]
         if last not in tiles and _is_static(last):
-            tiles[last] = Tile(_tile_of(upper_of(last), 4))
+            wide = lane_axis is not None and tiles[lane_axis].unroll > 4
+            tiles[last] = Tile(1 if wide else _tile_of(upper_of(last), 4))
     grid = _share_out(facts, order, tiles)
     return Plan(facts.name(), facts.store, tuple(order), tiles, orders, grid=grid)
 
