@@ -245,7 +245,7 @@ class History:
             return
         for origin in (before, before.base):
             if origin.base is not storage and origin.size == storage.size:
-                self._computed[storage] = written(origin)
+                self._computed[storage] = _as_written(origin)
                 return
 
     def origin(self, storage: Node) -> Node | None:
@@ -256,8 +256,9 @@ class History:
         found = self._computed.get(storage)
         if found is not None and found.op is Op.CONST:
             raise GradientError(
-                "The gradient needs values that were realised, and what they were computed from "
-                "has been assigned to since. Call backward() before the assignment."
+                "The gradient goes through a tensor that was read or realised, and what that was "
+                "computed from has been overwritten since (drawing random numbers counts). Call "
+                "backward() before."
             )
         return found
 
@@ -273,12 +274,26 @@ _OVERWRITTEN = Node.const(False, dtypes.bool)
 history = History()
 
 
-def written(node: Node) -> Node:
-    """`node` as it reads once every write below it has happened."""
-    found = {n: n for n in toposort(node) if n.op is Op.AFTER}
-    for after in found:  # sources first, so that chains of writes end at the BUFFER
-        found[after] = found.get(after.src[0], after.src[0])
-    return substitute(node, found)
+def _as_written(node: Node) -> Node:
+    """`node` as it reads now that every write below it has happened.
+
+    _OVERWRITTEN where it reads storage in a state that is gone, or that a pending write ends.
+    """
+    versions: dict[Node, Node] = {}  # BUFFER -> the state of it that is read
+    for below in toposort(node, lambda n: n.op is not Op.AFTER):
+        if below.op in STORAGE and versions.setdefault(buffer_of(below), below) is not below:
+            return _OVERWRITTEN
+    for pending in live.pending():
+        if pending.op is Op.AFTER and versions.get(buffer_of(pending), pending) is not pending:
+            return _OVERWRITTEN
+    return substitute(node, {version: buffer for buffer, version in versions.items()})
+
+
+def buffer_of(state: Node) -> Node:
+    """The BUFFER under writes to it."""
+    while state.op is Op.AFTER:
+        state = state.src[0]
+    return state
 
 
 def user_line() -> tuple[str, int] | None:

@@ -26,6 +26,7 @@ from tinyhw.core import (
     Core,
     DTypeLike,
     Family,
+    buffer_of,
     history,
     is_scalar,
     python_dtype,
@@ -220,7 +221,7 @@ class Tensor(Losses):
         base = self._node.base
         target = live.rebase(self._node, base, base)
         if value._node is not target:  # writing a tensor to itself changes nothing
-            history.overwrite(_buffer_of(base))
+            history.overwrite(buffer_of(base))
             live.move(base, base.after(target.assign(value._node.detach())))
         return self
 
@@ -471,10 +472,3 @@ def _common_view(nodes: list[Node]) -> Node:
             chain.append(chain[-1].src[0])
         chains.append(chain)
     return next(node for node in chains[0] if all(node in chain for chain in chains))
-
-
-def _buffer_of(storage_node: Node) -> Node:
-    """The BUFFER under writes that are still to happen."""
-    while storage_node.op is Op.AFTER or storage_node.op in MOVEMENT:
-        storage_node = storage_node.src[0]
-    return storage_node

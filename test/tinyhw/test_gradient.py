@@ -70,8 +70,28 @@ def test_what_was_overwritten_since_has_no_gradient_and_says_so() -> None:
     z = (x * x).sum()
     z.item()
     x.assign(Tensor([5.0, 5.0]))
-    with pytest.raises(GradientError, match="assigned to since"):
+    with pytest.raises(GradientError, match="overwritten since"):
         z.backward()
+
+
+def test_random_numbers_that_were_read_before_backward() -> None:
+    Tensor.manual_seed(2)
+    x = Tensor.ones(64, requires_grad=True)
+    with Tensor.train():
+        y = x.dropout(0.5)
+    mask = y.numpy()
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), mask)
+    with Tensor.train():
+        for pending in (False, True):
+            y = x.dropout(0.5)
+            if not pending:
+                y = y.dropout(0.5)
+            later = Tensor.rand(3) if pending else None
+            y.numpy()
+            with pytest.raises(GradientError, match="overwritten since"):
+                y.sum().backward()
+            del later
 
 
 def test_a_lazy_parameter_is_initialised_once() -> None:
