@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from compiler import cache
 from compiler.build import build
 from compiler.code_object import CodeObject
 from compiler.decompose import decompose
-from compiler.ir import Node, toposort
+from compiler.ir import Node, Op, find, toposort
 from compiler.linear import LinearKernel
 from compiler.linearise import linearise
 from compiler.lower import ScalarKernel, lower
@@ -45,7 +47,7 @@ def _compile(ast: Node, target: Target, debug: int) -> CodeObject:
         print(plan.describe())
     if debug >= 5:
         _print_nodes("scalar kernel", toposort(plan.store))
-    linear = linearise(plan)
+    linear = _with_every_buffer(linearise(plan), ast)
     if debug >= 6:
         _print_nodes("instructions", linear.body)
     code = build(linear, target)
@@ -54,6 +56,14 @@ def _compile(ast: Node, target: Target, debug: int) -> CodeObject:
     if debug >= 7:
         print(assembly(linear, target))
     return code
+
+
+def _with_every_buffer(kernel: LinearKernel, ast: Node) -> LinearKernel:
+    """The kernel with every PARAM of `ast` as an argument, also one that folding left unused."""
+    buffers = sorted((n for n in find(ast, Op.PARAM)), key=lambda n: int(n.arg[0]))
+    variables = (p for p in kernel.params if p.op is Op.VARIABLE)
+    written = buffers.index(ast.src[0].base)
+    return replace(kernel, params=(*buffers, *variables), written=frozenset({written}))
 
 
 def assembly(kernel: LinearKernel, target: Target) -> str:

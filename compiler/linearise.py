@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from compiler.dtype import ConstType, DType, dtypes
+from compiler.dtype import dtypes
 from compiler.emit import Emitter, block_variable, lane_variable
 from compiler.ir import Node, Op, index, toposort
 from compiler.linear import LinearKernel
+from compiler.lower import identity
 from compiler.plan import Grid, Plan, Stage, count_bytes, count_operations, dependencies
 from compiler.symbolic import TRUE, less, minimum, mul, rebuild
 
@@ -45,13 +46,6 @@ class Segment:
 def linearise(plan: Plan) -> LinearKernel:
     """The instruction list of a plan."""
     return _Lineariser(plan).run()
-
-
-def identity(op: Op, dtype: DType) -> ConstType:
-    """What a reduction starts from."""
-    if op is Op.ADD:
-        return 0
-    return 1 if op is Op.MUL else dtype.min
 
 
 class _Lineariser:
@@ -241,7 +235,7 @@ class _Lineariser:
         if len(outputs) <= 4:  # too few registers in flight to hide latency: split the sum
             widest = max(self.plan.tile(axis).unroll for axis in axes)
             parallel = min(widest, 16 // len(outputs))
-        start = self.emitter.emit(Node.const(identity(op, node.dtype), node.dtype), TRUE)
+        start = self.emitter.emit(identity(op, node.dtype), TRUE)
         start = self.emitter.widen(start, dtype.lanes)
         registers = [
             [self.emitter.accumulator(start, next(self.counter)) for _ in range(parallel)]
@@ -283,7 +277,7 @@ class _Lineariser:
                 for places, parts in zip(outputs, registers, strict=True):
                     value = self._value(node.src[0], {**places, **here})
                     if mask is not TRUE:
-                        nothing = Node.const(identity(node.arg, node.dtype), node.dtype)
+                        nothing = identity(node.arg, node.dtype)
                         value = self.emitter.choose(mask, value, nothing)
                     register = parts[number % len(parts)]
                     self.emitter.update(register, value, node.arg)

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from compiler.dtype import dtypes
+from compiler.dtype import DType, dtypes
 from compiler.folding import FOLDING
 from compiler.ir import ALU, Extent, Node, Op, Shape, index, toposort
 from compiler.symbolic import (
@@ -120,6 +120,8 @@ class _Lowering:
     def _reduce(self, node: Node, at: Indices, valid: Node) -> Generator[Place, Node, Node]:
         op, axes = node.arg
         source = node.src[0]
+        if any(source.shape[axis] == 0 for axis in axes):
+            return identity(op, node.dtype)
         inner = list(at)
         for axis in axes:
             inner[axis] = self.new_range(source.shape[axis], True)
@@ -136,6 +138,13 @@ class _Lowering:
         if exists is TRUE or inner.op is Op.LOAD:
             return inner
         return Node(Op.WHERE, node.dtype, (exists, inner, Node.const(0, node.dtype)))
+
+
+def identity(op: Op, dtype: DType) -> Node:
+    """What a reduction starts from, and what it gives for no elements."""
+    if op is Op.ADD:
+        return Node.const(0, dtype)
+    return Node.const(1 if op is Op.MUL else dtype.min, dtype)
 
 
 def _reduced(op: Op, value: Node, ranges: Indices) -> Node:

@@ -253,3 +253,12 @@ def test_variable_extents_compute_only_what_exists(present: int, target: Target)
     memory = np.full(3, np.nan, np.float32)
     run(kernel, [memory, x.reshape(-1)], {"n": present})
     np.testing.assert_allclose(memory, 2 * x[:, :present].sum(1), rtol=1e-4, atol=1e-4)
+
+
+@TARGETS
+def test_a_reduction_over_nothing_gives_what_it_starts_from(target: Target) -> None:
+    nothing = param(1, (3, 4)).shrink(((0, 3), (2, 2)))
+    found, _, _ = compile_and_run(nothing.reduce(Op.ADD, (1,)), [], target)
+    np.testing.assert_array_equal(found, np.zeros((3, 1)))
+    found, _, _ = compile_and_run(nothing.reduce(Op.MAX, (1,)), [], target)
+    assert (found == -np.inf).all()
