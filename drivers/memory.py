@@ -12,8 +12,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import sys
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from drivers.errors import ArgumentMismatch, DeviceClosed, OutOfDeviceMemory, SystemCallFailed
@@ -103,8 +105,9 @@ class Storage:
         self.address, self.size_bytes = address, size_bytes
         self._allocator, self._chunk = allocator, chunk
 
-    def __del__(self) -> None:
-        self._allocator.release(self.address, self.size_bytes, self._chunk)
+    def __del__(self, exiting: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not exiting():  # then modules are half gone, and the process's memory goes as a whole
+            self._allocator.release(self.address, self.size_bytes, self._chunk)
 
 
 class Allocator:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import sys
 import threading
 import time
 import weakref
@@ -178,8 +179,8 @@ class Timeline:
             operation="wait",
         )
 
-    def __del__(self) -> None:
-        if self.address:
+    def __del__(self, exiting: Callable[[], bool] = sys.is_finalizing) -> None:
+        if self.address and not exiting():
             _slots.give_back(self.address)
 
     def __repr__(self) -> str:

@@ -210,8 +210,8 @@ def _maximum(node: Node, g: Node) -> tuple[Node | None, ...]:
     """Equal operands share the gradient; beside a constant, the constant takes it all."""
     a, b = node.src
     if b.op is Op.CONST or a.op is Op.CONST:
-        other, constant = (a, b) if b.op is Op.CONST else (b, a)
-        passed = _if(constant.alu(Op.CMPLT, other), g)
+        constant = b if b.op is Op.CONST else a
+        passed = _if(constant.alu(Op.CMPLT, node), g)  # so that nothing needs the operand again
         return (passed, None) if b.op is Op.CONST else (None, passed)
     half = _if(a.alu(Op.CMPEQ, b), g.alu(Op.MUL, _const(0.5, g)))
     return _where(b.alu(Op.CMPLT, a), g, half), _where(a.alu(Op.CMPLT, b), g, half)

@@ -120,8 +120,6 @@ def rebase(node: Node, base: Node, new: Node) -> Node:
         moves.append(node)
         node = node.src[0]
     for moved in reversed(moves):
-        if moved.op is Op.DETACH:
-            continue
         new = new.reshape(moved.arg) if moved.op is Op.RESHAPE else moved.with_src((new,))
     return new
 
