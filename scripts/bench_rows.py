@@ -243,26 +243,27 @@ def convolution(batch: int, channels: int, size: int) -> list[Row]:
     work = 2.0 * batch * size * size * channels * channels * 9
 
     def torch_backward(torch: Any, *example: Any) -> Function:
-        def function(x: Any, w: Any, seed: Any) -> tuple[Any, Any]:
+        def function(x: Any, w: Any, seed: Any) -> tuple[Any, Any, Any]:
             x.requires_grad_()
             w.requires_grad_()
             y = torch.nn.functional.conv2d(x, w, padding=1)
             dx, dw = torch.autograd.grad(y, (x, w), seed)
-            return dx, dw
+            return y.detach(), dx, dw
 
         return function
 
-    def tiny_backward(x: Any, w: Any, seed: Any) -> tuple[Any, Any]:
-        loss = (x.conv2d(w, padding=1) * seed).sum()
-        dx, dw = loss.gradient(x, w)
-        return dx, dw
+    # The result is returned too: a lazy library would not compute it for its gradients alone.
+    def tiny_backward(x: Any, w: Any, seed: Any) -> tuple[Any, Any, Any]:
+        y = x.conv2d(w, padding=1)
+        dx, dw = (y * seed).sum().gradient(x, w)
+        return y, dx, dw
 
     def numpy_backward(*example: Array) -> Function:
-        def function(x: Array, w: Array, seed: Array) -> tuple[Array, Array]:
-            convolved(x, w)
+        def function(x: Array, w: Array, seed: Array) -> tuple[Array, Array, Array]:
+            y = convolved(x, w)
             dx = convolved(seed, w.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1])
             dw = np.tensordot(seed, windows(x), ((0, 2, 3), (0, 2, 3)))
-            return dx, dw
+            return y, dx, dw
 
         return function
 
