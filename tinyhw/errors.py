@@ -83,3 +83,10 @@ class NotSupported(TensorError, NotImplementedError):
     """Part of the public API that is not there yet, by name."""
 
     code = "TH109"
+
+
+
+class NoSuchMethod(TensorError, AttributeError):
+    """A method that Tensor does not have, or not yet."""
+
+    code = "TH111"

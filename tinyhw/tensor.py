@@ -34,7 +34,14 @@ from tinyhw.core import (
 )
 from tinyhw.creation import extent_text, filled
 from tinyhw.device import Device
-from tinyhw.errors import DeviceError, DtypeError, GradientError, NotSupported, ShapeError
+from tinyhw.errors import (
+    DeviceError,
+    DtypeError,
+    GradientError,
+    NoSuchMethod,
+    NotSupported,
+    ShapeError,
+)
 from tinyhw.gradient import gradients
 from tinyhw.losses import Losses
 
@@ -350,12 +357,8 @@ class Tensor(Losses):
         return self
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(
-            f"Tensor has no method {name!r}"
-            + (": it is not supported yet." if name in NOT_YET else "."),
-            name=name,
-            obj=self,
-        )
+        later = ": it is not supported yet." if name in NOT_YET else "."
+        raise NoSuchMethod(f"Tensor has no method {name!r}{later}")
 
     class train(ContextDecorator):  # noqa: N801  (reads as a method, and is one in tinygrad)
         """Turns `Tensor.training` on (or off) for a with block or a decorated function."""

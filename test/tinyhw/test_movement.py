@@ -9,7 +9,7 @@ import pytest
 
 from test.tinyhw.compare import equal, floats, forward, integers, names, same, torch
 from tinyhw import Tensor
-from tinyhw.errors import DtypeError, IndexOutOfRange, NotSupported, ShapeError
+from tinyhw.errors import DtypeError, IndexOutOfRange, NoSuchMethod, NotSupported, ShapeError
 
 pad = torch.nn.functional.pad
 
@@ -135,7 +135,7 @@ def test_a_wrong_movement_is_named(name: str, function: Any, error: Any, says: s
 
 def test_missing_methods_are_named() -> None:
     t = Tensor([1.0])
-    with pytest.raises(AttributeError, match="'topk': it is not supported yet"):
+    with pytest.raises(NoSuchMethod, match="'topk': it is not supported yet"):
         t.topk(1)
     with pytest.raises(AttributeError, match=r"no method 'frobnicate'\."):
         t.frobnicate()
