@@ -23,6 +23,7 @@ Result = TypeVar("Result")
 
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS = 0x01, 0x02, 0x20  # Linux, asm-generic/mman-common.h
+PROT_NONE, MAP_FIXED, MAP_NORESERVE = 0, 0x10, 0x4000
 MADV_HUGEPAGE = 14
 PAGE_BYTES = 4096
 
@@ -55,9 +56,18 @@ class System(ABC):
 
     @abstractmethod
     def mmap(
-        self, size_bytes: int, protection: int, flags: int, descriptor: int, offset: int
+        self,
+        size_bytes: int,
+        protection: int,
+        flags: int,
+        descriptor: int,
+        offset: int,
+        address: int = 0,
     ) -> int:
-        """Maps memory; returns its address. Anonymous memory has descriptor -1."""
+        """Maps memory; returns its address. Anonymous memory has descriptor -1.
+
+        With MAP_FIXED it lies at `address`, in place of what was mapped there.
+        """
 
     @abstractmethod
     def munmap(self, address: int, size_bytes: int) -> None:
@@ -154,12 +164,18 @@ class RealSystem(System):
         return ready[0][1] if ready else 0
 
     def mmap(
-        self, size_bytes: int, protection: int, flags: int, descriptor: int, offset: int
+        self,
+        size_bytes: int,
+        protection: int,
+        flags: int,
+        descriptor: int,
+        offset: int,
+        address: int = 0,
     ) -> int:
-        address = libc().mmap(None, size_bytes, protection, flags, descriptor, offset)
-        if address is None or address == ctypes.c_void_p(-1).value:
+        mapped = libc().mmap(address, size_bytes, protection, flags, descriptor, offset)
+        if mapped is None or mapped == ctypes.c_void_p(-1).value:
             _checked(-1, "mmap")
-        return int(address)
+        return int(mapped)
 
     def munmap(self, address: int, size_bytes: int) -> None:
         _checked(libc().munmap(address, size_bytes), "munmap")
@@ -227,11 +243,19 @@ class StackedSystem(System):
         )
 
     def mmap(
-        self, size_bytes: int, protection: int, flags: int, descriptor: int, offset: int
+        self,
+        size_bytes: int,
+        protection: int,
+        flags: int,
+        descriptor: int,
+        offset: int,
+        address: int = 0,
     ) -> int:
+        below = self.below
         return self.call(
-            "mmap", lambda: self.below.mmap(size_bytes, protection, flags, descriptor, offset),
-            size_bytes, protection, flags, descriptor, offset,
+            "mmap",
+            lambda: below.mmap(size_bytes, protection, flags, descriptor, offset, address),
+            size_bytes, protection, flags, descriptor, offset, address,
         )
 
     def munmap(self, address: int, size_bytes: int) -> None:
