@@ -1,1 +1,1 @@
-"""ctypes bindings generated from kernel headers; nothing here is written by hand."""
+"""ctypes bindings and tables made by scripts/autogen_bindings.py; nothing here by hand."""

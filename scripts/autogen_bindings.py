@@ -316,6 +316,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         unknown = set(options.only) - {module.name for module in MODULES}
         if unknown:
             raise AutogenError(f"There is no module {', '.join(sorted(unknown))} in autogen/.")
+        if options.repin and options.only:
+            raise AutogenError("--repin moves every module; it cannot stand with --only.")
         pins = read_pins(MANIFEST)
         if options.repin:
             archive = Archive([*{pin.suite for pin in pins.values()}])

@@ -131,7 +131,7 @@ def mesa_registers(
     """Register → field → (shift, width), and enumeration → name → value, of Mesa's JSON."""
     allowed = re.compile("|".join(f"(?:{pattern})" for pattern in keep))
     data = json.loads(text)
-    fields = {
+    fields: dict[str, Fields] = {
         name: {
             field["name"]: (field["bits"][0], field["bits"][1] - field["bits"][0] + 1)
             for field in register["fields"]
