@@ -35,7 +35,11 @@ class CodeObject:
 
     On processors the entry has the C signature
     `void entry(const void *kernarg, uint32_t x, uint32_t y, uint32_t z)` and runs one block;
-    `grid` is the number of blocks to launch unless the caller says otherwise.
+    On AMD GPUs it is the offset of the kernel descriptor (`compiler/amdgpu.py`), 64-byte aligned,
+    where dispatch packets want it; the code lies where the descriptor says.
+    `grid` is the number of blocks to launch unless the caller says otherwise, `block` the threads
+    of each, which are fixed. A block takes `local_bytes` of local memory, a thread `private_bytes`
+    of scratch memory; threads run in groups of `lane_width`.
     `operations` and `bytes_moved` are estimates for reports only.
     """
 
@@ -47,6 +51,8 @@ class CodeObject:
     grid: tuple[int, int, int] = (1, 1, 1)
     block: tuple[int, int, int] = (1, 1, 1)
     local_bytes: int = 0
+    private_bytes: int = 0
+    lane_width: int = 1
     relocations: tuple[Relocation, ...] = ()
     source: str = field(default="", repr=False)
     operations: int = 0

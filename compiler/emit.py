@@ -9,8 +9,9 @@ from compiler.dtype import DType, dtypes
 from compiler.ir import Node, Op, index, toposort
 from compiler.symbolic import TRUE, conjunction, from_linear, linear
 
-GRID_ID = 1 << 30
 LANE_ID = 1 << 20
+THREAD_ID = 1 << 29
+GRID_ID = 1 << 30
 
 
 def lane_variable(axis: Node, lanes: int) -> Node:
@@ -18,16 +19,24 @@ def lane_variable(axis: Node, lanes: int) -> Node:
     return Node(Op.RANGE, dtypes.index, (index(lanes),), (LANE_ID + axis.arg[0], False))
 
 
-def block_variable(blocks: int) -> Node:
-    """The number of the block that is running."""
-    return Node(Op.RANGE, dtypes.index, (index(blocks),), (GRID_ID, False))
+def thread_variable(dimension: int, threads: int) -> Node:
+    """The number of the running thread in its block, along one dimension of the block."""
+    if threads == 1:
+        return index(0)
+    return Node(Op.RANGE, dtypes.index, (index(threads),), (THREAD_ID + dimension, False))
+
+
+def block_variable(blocks: int, dimension: int = 0) -> Node:
+    """The number of the block that is running, along one dimension of the grid."""
+    return Node(Op.RANGE, dtypes.index, (index(blocks),), (GRID_ID + dimension, False))
 
 
 class Emitter:
     """A growing instruction list in which equal expressions are written once per scope."""
 
-    def __init__(self) -> None:
+    def __init__(self, fixed_grid: bool = False) -> None:
         self.body: list[Node] = []
+        self.fixed_grid = fixed_grid  # whether the number of blocks is known to the code
         self._written: set[Node] = set()
         self._instruction_of: dict[Node, Node] = {}
         self._undo: list[tuple[list[Node], list[Node]]] = [([], [])]
@@ -85,6 +94,10 @@ class Emitter:
             where = self.widen(where, lanes)
         src = (pointer, where, self.widen(value, lanes), *gate)
         self.body.append(Node(Op.STORE, dtypes.void, src))
+
+    def barrier(self) -> None:
+        """All threads of the block arrive here, and see what the others stored before."""
+        self.body.append(Node(Op.BARRIER, dtypes.void))
 
     def is_consecutive(self, address: Node) -> bool:
         """Whether lanes (if there are any) address neighbouring elements."""
@@ -157,8 +170,10 @@ class Emitter:
             return node
         if node.op is Op.RANGE:
             number, extent = node.arg[0], node.src[0]
-            if number == GRID_ID:
-                return Node(Op.GRID, dtypes.index, (), 0)
+            if number >= GRID_ID:
+                return Node(Op.GRID, dtypes.index, self._count(extent), number - GRID_ID)
+            if number >= THREAD_ID:
+                return Node(Op.THREAD, dtypes.index, (extent,), number - THREAD_ID)
             if number < LANE_ID:
                 raise AssertionError(f"{node} is used outside its loop")
             return Node(Op.RAMP, dtypes.index.vec(int(extent.arg)))
@@ -166,6 +181,9 @@ class Emitter:
             return self._load(node, mask)
         src = tuple(self._instruction_of[s] for s in node.src)
         return self._elementwise(node.op, node.dtype, src, node.arg)
+
+    def _count(self, blocks: Node) -> tuple[Node, ...]:
+        return (blocks,) if self.fixed_grid else ()
 
     def _elementwise(self, op: Op, dtype: DType, src: tuple[Node, ...], arg: object) -> Node:
         lanes = max((s.dtype.lanes for s in src), default=1)
@@ -210,7 +228,7 @@ class Emitter:
             if below not in self._lane_of:
                 if below.op is Op.RANGE:
                     number = below.arg[0]
-                    found = below if LANE_ID <= number < GRID_ID else None
+                    found = below if LANE_ID <= number < THREAD_ID else None
                 else:
                     found = next((lane for s in below.src if (lane := self._lane_of[s])), None)
                 self._lane_of[below] = found

@@ -80,7 +80,8 @@ class Op(IntEnum):
     LOAD = auto()  # src (pointer, index[, gate]): 0 where the gate is false
     STORE = auto()  # src (pointer, index, value[, gate])
     # linear instructions
-    GRID = auto()  # arg axis: this block's position
+    GRID = auto()  # arg axis: this block's position; src () or (number of blocks,)
+    THREAD = auto()  # src (threads,), arg axis: this thread's position in its block
     LOOP = auto()  # src (start, stop, step), arg id: value is the counter
     END = auto()  # src (loop,)
     ACC = auto()  # src (initial value,), arg id: a register that changes

@@ -9,17 +9,28 @@ scalar expression with those indices; what two places share is one node, so it i
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from compiler.dtype import dtypes
-from compiler.emit import Emitter, block_variable, lane_variable
+from compiler.emit import Emitter, block_variable, lane_variable, thread_variable
 from compiler.ir import Node, Op, index, toposort
 from compiler.linear import LinearKernel
 from compiler.lower import identity
 from compiler.plan import Grid, Plan, Stage, count_bytes, count_operations, dependencies
-from compiler.symbolic import TRUE, less, minimum, mul, rebuild
+from compiler.symbolic import (
+    FALSE,
+    TRUE,
+    conjunction,
+    idiv,
+    less,
+    minimum,
+    mod,
+    mul,
+    rebuild,
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,10 @@ class OpenAxis:
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of loop passes over one tile: counters [start, stop), `first` position, tile shape."""
+    """A run of loop passes over one tile: counters [start, stop), `first` position, tile shape.
+
+    The places of a `ragged` one may lie beyond the axis' end.
+    """
 
     start: Node
     stop: Node
@@ -41,6 +55,7 @@ class Segment:
     unroll: int
     lanes: int
     looped: bool = True
+    ragged: bool = False
 
 
 def linearise(plan: Plan) -> LinearKernel:
@@ -55,7 +70,8 @@ class _Lineariser:
         self.reduces = [n for n in toposort(plan.store) if n.op is Op.REDUCE]
         self.staged = {stage.load: stage for stage in plan.stages}
         self.open: dict[Node, OpenAxis] = {}
-        self.emitter = Emitter()
+        self.on_threads = plan.threads is not None
+        self.emitter = Emitter(fixed_grid=self.on_threads)
         self.counter = itertools.count()
         self.locals: dict[Stage, Node] = {}
         # REDUCE -> its results, one for each combination of unrolled places
@@ -68,12 +84,12 @@ class _Lineariser:
         buffers = sorted((n for n in nodes if n.op is Op.PARAM), key=lambda n: int(n.arg[0]))
         variables = sorted((n for n in nodes if n.op is Op.VARIABLE), key=lambda n: str(n.arg[0]))
         params = (*buffers, *variables)
-        blocks = plan.grid.blocks if plan.grid else 1
         return LinearKernel(
             name=plan.name,
             params=params,
             body=tuple(self.emitter.body),
-            grid=(blocks, 1, 1),
+            grid=(plan.blocks(0), plan.blocks(1), plan.blocks(2)),
+            block=plan.block,
             written=frozenset({params.index(plan.store.src[0])}),
             operations=count_operations(plan.store),
             bytes_moved=count_bytes(plan.store),
@@ -104,14 +120,18 @@ class _Lineariser:
 
     def _segments(self, axis: Node) -> list[Segment]:
         tile, extent = self.plan.tile(axis), axis.src[0]
-        grid = self.plan.grid if self.plan.grid and self.plan.grid.range is axis else None
+        grid = self.plan.grid(axis)
+        if self.on_threads and grid is not None:  # one copy of the code, whatever is left over
+            passes = (extent + (tile.step - 1)) // tile.step
+            share = self._share(grid, passes)
+            return [Segment(*share, 0, tile.unroll, tile.lanes, ragged=True)]
         if extent.op is not Op.CONST:
             passes = (extent + (tile.lanes - 1)) // tile.lanes
-            return [Segment(*_share(grid, passes), 0, 1, tile.lanes)]
+            return [Segment(*self._share(grid, passes), 0, 1, tile.lanes)]
         whole, left = divmod(int(extent.arg), tile.step)
         segments = []
         if whole:
-            start, stop = _share(grid, index(whole))
+            start, stop = self._share(grid, index(whole))
             segments.append(Segment(start, stop, 0, tile.unroll, tile.lanes))
         if left:
             groups = -(-left // tile.lanes)
@@ -148,12 +168,32 @@ class _Lineariser:
     def _open_axis(self, axis: Node, base: Node, segment: Segment) -> OpenAxis:
         places, masks = [], []
         for group in range(segment.unroll):
-            place = base + group * segment.lanes
+            place, mask = base + group * segment.lanes, TRUE
             if segment.lanes > 1:
-                place = place + lane_variable(axis, segment.lanes)
+                place = place + self._lane(axis, segment.lanes)
+            if segment.lanes > 1 or segment.ragged:
+                mask = less(place, axis.src[0])
+            if self.on_threads and mask is not TRUE:
+                # Threads beyond the end repeat the last position: they load what exists, and only
+                # what they would store or add is masked.
+                place = minimum(place, axis.src[0] - 1)
             places.append(place)
-            masks.append(less(place, axis.src[0]) if segment.lanes > 1 else TRUE)
+            masks.append(mask)
         return OpenAxis(tuple(places), tuple(masks), segment.lanes)
+
+    def _lane(self, axis: Node, lanes: int) -> Node:
+        """The index that differs between the lanes along an axis."""
+        if self.plan.threads is None:
+            return lane_variable(axis, lanes)
+        return thread_variable(self.plan.threads[axis], lanes)
+
+    def _share(self, grid: Grid | None, passes: Node) -> tuple[Node, Node]:
+        """The part [start, stop) of all passes that falls to this block."""
+        if grid is None or grid.blocks == 1:
+            return index(0), passes
+        number = block_variable(self.plan.blocks(grid.dimension), grid.dimension)
+        start = mod(idiv(number, index(grid.stride)), index(grid.blocks)) * grid.chunk
+        return start, minimum(start + grid.chunk, passes)
 
     # ---- places ----
 
@@ -166,12 +206,11 @@ class _Lineariser:
         return [axis for axis in self.open if axis in self.depends[node]]
 
     def _mask(self, places: Mapping[Node, Node]) -> Node:
+        mask = TRUE
         for axis, place in places.items():
             axis_open = self.open[axis]
-            mask = axis_open.masks[axis_open.places.index(place)]
-            if mask is not TRUE:
-                return mask
-        return TRUE
+            mask = conjunction(mask, axis_open.masks[axis_open.places.index(place)])
+        return mask
 
     def _value(self, root: Node, places: Mapping[Node, Node]) -> Node:
         """The scalar expression at one place, as an emitted instruction."""
@@ -191,8 +230,22 @@ class _Lineariser:
         if len(everywhere) > 1 and not self.emitter.is_consecutive(addresses[0]):
             self._store_by_lane(everywhere, addresses)
             return
+        one_of_many = self._first_of_equal_threads()
         for places, here in zip(everywhere, addresses, strict=True):
-            self.emitter.store(pointer, here, self._value(value, places), self._mask(places))
+            mask = conjunction(one_of_many, self._mask(places))
+            if mask is not FALSE:
+                self.emitter.store(pointer, here, self._value(value, places), mask)
+
+    def _first_of_equal_threads(self) -> Node:
+        """Of the threads that hold the same value, which is to store it."""
+        if self.plan.threads is None:
+            return TRUE
+        used = {self.plan.threads[a] for a in self.open if self.open[a].lanes > 1}
+        mask = TRUE
+        for dimension, threads in enumerate(self.plan.block):
+            if dimension not in used:
+                mask = conjunction(mask, less(thread_variable(dimension, threads), index(1)))
+        return mask
 
     def _store_by_lane(
         self, everywhere: Sequence[Mapping[Node, Node]], addresses: Sequence[Node]
@@ -230,7 +283,7 @@ class _Lineariser:
         outputs = self._places(outer)
         lanes = self._lanes_of(node, outer)
         reduce_lanes = max(self.plan.tile(axis).lanes for axis in axes)
-        dtype = node.dtype.vec(max(lanes, reduce_lanes))
+        dtype = node.dtype.vec(1 if self.on_threads else max(lanes, reduce_lanes))
         parallel = 1
         if len(outputs) <= 4:  # too few registers in flight to hide latency: split the sum
             widest = max(self.plan.tile(axis).unroll for axis in axes)
@@ -243,15 +296,56 @@ class _Lineariser:
         ]
         inner = [n for n in self.reduces if n is not node and set(axes) & self.depends[n]]
         self._reduce_loops(node, axes, 0, outputs, registers, inner)
-        found = {}
-        for places, parts in zip(outputs, registers, strict=True):
+        totals = []
+        for parts in registers:
             total = self.emitter.read(parts[0], next(self.counter))
             for part in parts[1:]:
                 total = self.emitter.alu(op, total, self.emitter.read(part, next(self.counter)))
-            if reduce_lanes > 1:
+            if reduce_lanes > 1 and not self.on_threads:
                 total = self.emitter.across_lanes(op, total)
-            found[tuple(places[a] for a in outer)] = total
-        return found
+            totals.append(total)
+        if self.on_threads:
+            for axis in axes:
+                if self.plan.tile(axis).lanes > 1:
+                    totals = self._across_threads(op, axis, totals)
+        keys = (tuple(places[a] for a in outer) for places in outputs)
+        return dict(zip(keys, totals, strict=True))
+
+    def _across_threads(self, op: Op, axis: Node, parts: Sequence[Node]) -> list[Node]:
+        """The parts of all threads along an axis combined: a tree in local memory.
+
+        In each step the lower half of the threads that are left takes what the upper half has.
+        Threads that have dropped out go along, since all must reach the barriers.
+        """
+        assert self.plan.threads is not None
+        emitter, block = self.emitter, self.plan.block
+        dimension, size = self.plan.threads[axis], math.prod(block)
+        local = emitter.local(parts[0].dtype, next(self.counter), size * len(parts))
+        strides = (1, block[0], block[0] * block[1])
+        mine = thread_variable(dimension, block[dimension])
+        others = index(0)
+        for d in range(3):
+            if d != dimension:
+                others = others + thread_variable(d, block[d]) * strides[d]
+        own, stride = others + mine * strides[dimension], strides[dimension]
+        totals, left = list(parts), block[dimension]
+        while left >= 1:
+            holds = TRUE if left == block[dimension] else less(mine, index(left))
+            for number, total in enumerate(totals):
+                emitter.store(local, own + number * size, total, holds)
+            emitter.barrier()
+            if left == 1:
+                break
+            left //= 2
+            for number, total in enumerate(totals):
+                at = own + (number * size + left * stride)
+                load = Node(Op.LOAD, total.dtype, (local, at, less(mine, index(left))))
+                totals[number] = emitter.alu(op, total, emitter.emit(load, TRUE))
+        for number, total in enumerate(totals):
+            load = Node(Op.LOAD, total.dtype, (local, others + number * size))
+            totals[number] = emitter.emit(load, TRUE)
+        emitter.barrier()  # the array may be written again
+        return totals
 
     def _lanes_of(self, node: Node, outer: Sequence[Node]) -> int:
         return max((self.open[axis].lanes for axis in outer), default=1)
@@ -330,11 +424,3 @@ class _Lineariser:
             if axis in self.plan.order and self.open[axis].lanes > 1:
                 address = address + lane_variable(axis, lanes)
         return Node(Op.LOAD, load.dtype, (self.locals[stage], address))
-
-
-def _share(grid: Grid | None, passes: Node) -> tuple[Node, Node]:
-    """The part [start, stop) of all passes that falls to this block."""
-    if grid is None or grid.blocks == 1:
-        return index(0), passes
-    start = block_variable(grid.blocks) * grid.chunk
-    return start, minimum(start + grid.chunk, passes)

@@ -43,16 +43,27 @@ class Stage:
 
 @dataclass(frozen=True)
 class Grid:
-    """The output axis that is shared out among blocks, `chunk` loop passes to each."""
+    """An output axis that is shared out among blocks, `chunk` loop passes to each.
+
+    The grid has three dimensions; where several axes share one, this axis' number of the block
+    is the block's number there, divided by `stride`, modulo `blocks`.
+    """
 
     range: Node
     chunk: int
     blocks: int
+    dimension: int = 0
+    stride: int = 1
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`order` are the output axes from the outermost loop in; `reduce_order` those of REDUCEs."""
+    """`order` are the output axes from the outermost loop in; `reduce_order` those of REDUCEs.
+
+    `threads` says where the lanes of tiles are: None on a processor, in vector registers. On a
+    GPU they are neighbouring threads, and `threads` has the dimension of the block (0 is x) for
+    every axis with lanes. Axes may share a dimension if they have equally many lanes.
+    """
 
     name: str
     store: Node
@@ -60,19 +71,37 @@ class Plan:
     tiles: Mapping[Node, Tile] = field(default_factory=dict)
     reduce_order: Mapping[Node, tuple[Node, ...]] = field(default_factory=dict)
     stages: tuple[Stage, ...] = ()
-    grid: Grid | None = None
+    grids: tuple[Grid, ...] = ()
+    threads: Mapping[Node, int] | None = None
 
     def tile(self, axis: Node) -> Tile:
         """The tile of an axis; one position at a time unless planned otherwise."""
         return self.tiles.get(axis, Tile())
+
+    def grid(self, axis: Node) -> Grid | None:
+        """How an axis is shared out among blocks, if it is."""
+        return next((grid for grid in self.grids if grid.range is axis), None)
+
+    def blocks(self, dimension: int) -> int:
+        """How many blocks the grid has along a dimension."""
+        return math.prod(grid.blocks for grid in self.grids if grid.dimension == dimension)
+
+    @property
+    def block(self) -> tuple[int, int, int]:
+        """Threads of a block."""
+        sizes = [1, 1, 1]
+        for axis, dimension in (self.threads or {}).items():
+            sizes[dimension] = self.tile(axis).lanes
+        return (sizes[0], sizes[1], sizes[2])
 
     def describe(self) -> str:
         """The plan in words, for DEBUG=3."""
         lines = [f"kernel {self.name}"]
         for axis in self.order:
             lines.append(f"  {self._axis(axis)}")
-            if self.grid and axis is self.grid.range:
-                lines[-1] += f", {self.grid.blocks} blocks of {self.grid.chunk} passes"
+            grid = self.grid(axis)
+            if grid is not None:
+                lines[-1] += f", {grid.blocks} blocks of {grid.chunk} passes"
         for reduce in (n for n in toposort(self.store) if n.op is Op.REDUCE):
             axes = self.reduce_order.get(reduce, reduce.src[1:])
             lines += [f"  reduce {reduce.arg.name} {self._axis(axis)}" for axis in axes]
@@ -86,7 +115,8 @@ class Plan:
         if tile.unroll > 1:
             parts.append(f"unrolled {tile.unroll}")
         if tile.lanes > 1:
-            parts.append(f"{tile.lanes} lanes")
+            inside = f" along {'xyz'[self.threads[axis]]}" if self.threads else ""
+            parts.append(f"{tile.lanes} {'threads' if inside else 'lanes'}{inside}")
         return ", ".join(parts)
 
 

@@ -49,8 +49,8 @@ def _bounds_of(node: Node) -> tuple[int, int]:
             return (low, max(low, stop._bounds[1] - 1))
         case Op.IOTA:
             return (0, max(0, (node.arg if isinstance(node.arg, int) else bounds(node.arg)[1]) - 1))
-        case Op.GRID:
-            return (0, (1 << 32) - 1)
+        case Op.GRID | Op.THREAD:
+            return (0, node.src[0]._bounds[1] - 1 if node.src else (1 << 32) - 1)
         case Op.BIND | Op.BROADCAST | Op.DETACH:
             return node.src[0]._bounds
         case _ if node.dtype.kind == "f" or node.dtype is dtypes.void:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -36,13 +38,17 @@ def run(
     buffers = [p for p in kernel.params if p.op is Op.PARAM]
     memory = dict(zip(buffers, arrays, strict=True))
     scalars = {p: (variables or {})[p.arg[0]] for p in kernel.params if p.op is Op.VARIABLE}
-    for x in range(kernel.grid[0]):
-        _Block(kernel, dict(memory), dict(scalars), x).run()
+    kind = _Block if math.prod(kernel.block) == 1 else _ThreadedBlock
+    for place in itertools.product(*(range(n) for n in reversed(kernel.grid))):
+        kind(kernel, dict(memory), dict(scalars), place[::-1]).run()
 
 
 class _Block:
-    def __init__(self, kernel: LinearKernel, memory: Any, values: Any, x: int) -> None:
-        self.body, self.memory, self.values, self.x = kernel.body, memory, values, x
+    def __init__(
+        self, kernel: LinearKernel, memory: Any, values: Any, place: tuple[int, ...]
+    ) -> None:
+        self.body, self.memory, self.values, self.place = kernel.body, memory, values, place
+        self.kernel = kernel
 
     def run(self) -> None:
         ends = self._matching_ends()
@@ -88,7 +94,7 @@ class _Block:
                 case Op.CONST:
                     v[node] = kind(node.arg)
                 case Op.GRID:
-                    v[node] = np.int64(self.x)
+                    v[node] = np.int64(self.place[node.arg])
                 case Op.LOCAL:
                     self.memory[node] = np.zeros(node.arg[1], kind)
                 case Op.ACC:
@@ -142,3 +148,75 @@ class _Block:
         memory = self.memory[node.src[0]]
         assert (where[gate] >= 0).all() and (where[gate] < len(memory)).all(), "outside"
         memory[where[gate]] = value[gate]
+
+
+class _ThreadedBlock(_Block):
+    """A block of a GPU: every value is an array with one element for each thread.
+
+    Instructions are scalar. Threads pass loops together and meet at barriers. Of local memory,
+    each element remembers which thread touched it since the last barrier: another one must not
+    write it, nor read what was written, since nothing says which comes first.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.count = math.prod(self.kernel.block)
+        self.touched: dict[tuple[Node, int], tuple[set[int], set[int]]] = {}
+
+    def step(self, node: Node) -> None:
+        assert node.dtype.lanes == 1, f"{node.op.name} of vectors"
+        match node.op:
+            case Op.THREAD:
+                assert node.src[0].arg == self.kernel.block[node.arg]
+                inner = math.prod(self.kernel.block[: node.arg])
+                number = np.arange(self.count) // inner % self.kernel.block[node.arg]
+                self.values[node] = number
+            case Op.BARRIER:
+                self.touched.clear()
+            case Op.LOCAL:
+                kind = numpy_type(node.dtype)
+                rubbish = np.nan if node.dtype.kind == "f" else 77
+                self.memory[node] = np.full(node.arg[1], rubbish, kind)
+            case Op.CAST | Op.BITCAST:
+                value = np.atleast_1d(self.values[node.src[0]])
+                kind = numpy_type(node.dtype)
+                with np.errstate(all="ignore"):
+                    self.values[node] = (
+                        value.astype(kind) if node.op is Op.CAST else value.view(kind)
+                    )
+            case _:
+                super().step(node)
+
+    def spread(self, value: Any) -> Any:
+        return np.broadcast_to(value, self.count)
+
+    def load(self, node: Node, kind: Any, lanes: int) -> Any:
+        where = self.spread(self.values[node.src[1]])
+        gate = self.spread(self.values[node.src[2]] if len(node.src) > 2 else True)
+        memory = self.memory[node.src[0]]
+        assert (where[gate] >= 0).all() and (where[gate] < len(memory)).all(), "outside"
+        if node.src[0].op is Op.LOCAL:
+            for thread in np.flatnonzero(gate):
+                readers, writers = self.touches(node.src[0], where[thread])
+                assert writers <= {thread}, "a load races with a store"
+                readers.add(thread)
+        found = np.zeros(self.count, kind)
+        found[gate] = memory[where[gate]]
+        return found
+
+    def store(self, node: Node) -> None:
+        value = self.spread(self.values[node.src[2]])
+        where = self.spread(self.values[node.src[1]])
+        gate = self.spread(self.values[node.src[3]] if len(node.src) > 3 else True)
+        memory = self.memory[node.src[0]]
+        assert (where[gate] >= 0).all() and (where[gate] < len(memory)).all(), "outside"
+        assert len(set(where[gate])) == gate.sum(), "two threads store to one element"
+        if node.src[0].op is Op.LOCAL:
+            for thread in np.flatnonzero(gate):
+                readers, writers = self.touches(node.src[0], where[thread])
+                assert readers | writers <= {thread}, "a store races with another thread"
+                writers.add(thread)
+        memory[where[gate]] = value[gate]
+
+    def touches(self, array: Node, element: int) -> tuple[set[int], set[int]]:
+        return self.touched.setdefault((array, int(element)), (set(), set()))

@@ -22,7 +22,13 @@ from test.compiler.linear_interpreter import run
 
 WIDE = Target("llvm", "x86_64", vector_bits=512, vector_registers=32, threads=2)
 NARROW = replace(WIDE, vector_bits=128, vector_registers=16, threads=1)
-TARGETS = pytest.mark.parametrize("target", [WIDE, NARROW], ids=["512 bits", "128 bits"])
+GPU = Target("llvm", "gpu", lane_width=32, block_threads=256, threads=4)
+SMALL_GPU = replace(GPU, lane_width=4, block_threads=16, threads=2)  # so that blocks are many
+TARGETS = pytest.mark.parametrize(
+    "target",
+    [WIDE, NARROW, GPU, SMALL_GPU],
+    ids=["512 bits", "128 bits", "32 lanes", "4 lanes"],
+)
 
 
 def param(position: int, shape: tuple[int, ...]) -> Node:
@@ -222,14 +228,14 @@ def moved(draw: st.DrawFn, start: Pair, steps: int) -> Pair:
     return Pair(node, array)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_random_graphs_have_numpys_values(data: st.DataObject) -> None:
     shape = tuple(data.draw(st.lists(st.integers(1, 7), min_size=1, max_size=3)))
     numbers = np.random.default_rng(data.draw(st.integers(0, 99)))
     array = numbers.integers(-3, 4, shape).astype(np.float32)
     first = data.draw(moved(Pair(param(1, shape), array), 5))
-    target = data.draw(st.sampled_from([WIDE, NARROW]))
+    target = data.draw(st.sampled_from([WIDE, NARROW, GPU, SMALL_GPU]))
     found, _, _ = compile_and_run(first.node, [array], target)
     np.testing.assert_allclose(found, first.array, rtol=1e-5)
 
