@@ -19,10 +19,40 @@ class HardwareError(TinyhwError):
     code = "HW000"
 
 
+class NodeNotAccessible(HardwareError):
+    """A device node is there, but this user may not open it."""
+
+    code = "HW101"
+
+
 class DeviceNotAvailable(HardwareError):
     """The device cannot be opened here: its node, driver, compiler or backend is missing."""
 
     code = "HW102"
+
+
+class UnknownAbi(HardwareError):
+    """The kernel driver's interface has a version that this driver does not know."""
+
+    code = "HW103"
+
+
+class UnsupportedGpu(HardwareError):
+    """The GPU is of a kind that this driver does not know."""
+
+    code = "HW104"
+
+
+class FirmwareRejected(HardwareError):
+    """The GPU's firmware is older than what this driver needs."""
+
+    code = "HW105"
+
+
+class BarTooSmall(HardwareError):
+    """The host cannot reach the GPU's memory through its PCI window."""
+
+    code = "HW106"
 
 
 class UnknownDevice(DeviceNotAvailable):
@@ -60,6 +90,12 @@ def _rebuild_call(
     return SystemCallFailed(
         detail, number=number, device=device, operation=operation, remedy=remedy
     )
+
+
+class DeviceFault(HardwareError):
+    """The device accessed memory that it may not, or was reset; it is lost until reopened."""
+
+    code = "HW201"
 
 
 class DeviceHang(HardwareError):

@@ -1,0 +1,220 @@
+"""The kernel driver's ioctls, each a method: arguments by name, results as integers.
+
+Structures and numbers are kfd_ioctl.h's. A call that fails raises SystemCallFailed with the
+ioctl's name; those that memory pressure interrupts are asked again, going on where they were.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from typing import Any, Final
+
+from autogen import kfd
+from drivers.errors import (
+    DeviceNotAvailable,
+    HardwareError,
+    NodeNotAccessible,
+    SystemCallFailed,
+    UnknownAbi,
+)
+from drivers.system import System
+
+KFD_NODE: Final = "/dev/kfd"
+AGE_MINOR: Final = 14  # from 1.14 on: event ages, and RUNTIME_ENABLE is expected
+_RETRY = (errno.EAGAIN, errno.EINTR)
+_RETRIES: Final = 1000
+
+
+class Kfd:
+    """An open /dev/kfd and the version it speaks."""
+
+    def __init__(self, system: System, device: str) -> None:
+        self.system, self.device = system, device
+        self.descriptor = open_node(system, KFD_NODE, device)
+        try:
+            version = kfd.struct_kfd_ioctl_get_version_args()
+            self.call("GET_VERSION", version)
+            self.version = (int(version.major_version), int(version.minor_version))
+            if self.version[0] != kfd.KFD_IOCTL_MAJOR_VERSION:
+                major, minor = self.version
+                raise UnknownAbi(
+                    f"{KFD_NODE} speaks version {major}.{minor}; this driver knows "
+                    f"{kfd.KFD_IOCTL_MAJOR_VERSION}.x.",
+                    device=device, operation="GET_VERSION",
+                )
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Closes the node. The kernel keeps what the process made until it ends or frees it."""
+        self.system.close(self.descriptor)
+
+    def call(self, name: str, argument: ctypes.Structure) -> None:
+        """One ioctl; EAGAIN and EINTR are asked again with the argument as the kernel left it."""
+        request = int(getattr(kfd, f"AMDKFD_IOC_{name}"))
+        for attempt in range(_RETRIES):
+            try:
+                self.system.ioctl(self.descriptor, request, ctypes.addressof(argument))
+                return
+            except OSError as error:
+                if error.errno not in _RETRY or attempt == _RETRIES - 1:
+                    raise SystemCallFailed.wrap(error, f"AMDKFD_IOC_{name}", self.device) from error
+
+    # ---- the process and its memory ----
+
+    def acquire_vm(self, render_descriptor: int, gpu_id: int) -> None:
+        """Binds the render node's address space to this process; before any allocation."""
+        self.call("ACQUIRE_VM", kfd.struct_kfd_ioctl_acquire_vm_args(
+            drm_fd=render_descriptor, gpu_id=gpu_id))  # fmt: skip
+
+    def runtime_enable(self) -> None:
+        """Tells the kernel that a runtime without debugger support is here."""
+        try:
+            self.call("RUNTIME_ENABLE", kfd.struct_kfd_ioctl_runtime_enable_args())
+        except SystemCallFailed as error:
+            if error.errno not in (errno.EBUSY, errno.EEXIST):  # enabled by this process before
+                raise
+
+    def allocate(
+        self, gpu_id: int, gpu_addr: int, size_bytes: int, flags: int, mmap_offset: int = 0
+    ) -> tuple[int, int]:
+        """Memory for a GPU address: its handle, and the offset for mmap on the render node."""
+        argument = kfd.struct_kfd_ioctl_alloc_memory_of_gpu_args(
+            va_addr=gpu_addr, size=size_bytes, mmap_offset=mmap_offset, gpu_id=gpu_id, flags=flags,
+        )
+        self.call("ALLOC_MEMORY_OF_GPU", argument)
+        return int(argument.handle), int(argument.mmap_offset)
+
+    def free(self, handle: int) -> None:
+        """Gives memory back; it must be mapped nowhere."""
+        self.call(
+            "FREE_MEMORY_OF_GPU", kfd.struct_kfd_ioctl_free_memory_of_gpu_args(handle=handle)
+        )
+
+    def map(self, handle: int, gpu_ids: list[int]) -> None:
+        """Lets GPUs reach memory."""
+        self._mapping("MAP_MEMORY_TO_GPU", kfd.struct_kfd_ioctl_map_memory_to_gpu_args,
+                      handle, gpu_ids)  # fmt: skip
+
+    def unmap(self, handle: int, gpu_ids: list[int]) -> None:
+        """Takes memory away from GPUs."""
+        self._mapping("UNMAP_MEMORY_FROM_GPU", kfd.struct_kfd_ioctl_unmap_memory_from_gpu_args,
+                      handle, gpu_ids)  # fmt: skip
+
+    def _mapping(self, name: str, structure: Any, handle: int, gpu_ids: list[int]) -> None:
+        array = (ctypes.c_uint32 * len(gpu_ids))(*gpu_ids)
+        argument = structure(
+            handle=handle, device_ids_array_ptr=ctypes.addressof(array), n_devices=len(gpu_ids),
+        )
+        self.call(name, argument)
+        if argument.n_success != len(gpu_ids):
+            raise HardwareError(
+                f"AMDKFD_IOC_{name} reached {argument.n_success} of {len(gpu_ids)} GPUs.",
+                device=self.device, operation=name,
+            )
+
+    # ---- events ----
+
+    def create_event(self, kind: int, *, auto_reset: bool, page_handle: int = 0) -> tuple[int, int]:
+        """A new event: its number and its slot in the event page."""
+        argument = kfd.struct_kfd_ioctl_create_event_args(
+            event_page_offset=page_handle, event_type=kind, auto_reset=int(auto_reset),
+        )
+        self.call("CREATE_EVENT", argument)
+        return int(argument.event_id), int(argument.event_slot_index)
+
+    def destroy_event(self, event_id: int) -> None:
+        """Ends an event."""
+        self.call("DESTROY_EVENT", kfd.struct_kfd_ioctl_destroy_event_args(event_id=event_id))
+
+    def set_event(self, event_id: int) -> None:
+        """Wakes those who wait for an event, as the GPU would."""
+        self.call("SET_EVENT", kfd.struct_kfd_ioctl_set_event_args(event_id=event_id))
+
+    def wait_events(self, events: ctypes.Array[Any], timeout_ms: int) -> bool:
+        """Waits for any of the events, whose data the kernel fills in; whether one came."""
+        argument = kfd.struct_kfd_ioctl_wait_events_args(
+            events_ptr=ctypes.addressof(events), num_events=len(events), timeout=timeout_ms,
+        )
+        self.call("WAIT_EVENTS", argument)
+        return int(argument.wait_result) == kfd.KFD_IOC_WAIT_RESULT_COMPLETE
+
+    # ---- queues and clocks ----
+
+    def create_queue(self, **values: int) -> tuple[int, int]:
+        """A hardware queue: its number and its doorbell's offset."""
+        argument = kfd.struct_kfd_ioctl_create_queue_args(**values)
+        self.call("CREATE_QUEUE", argument)
+        return int(argument.queue_id), int(argument.doorbell_offset)
+
+    def destroy_queue(self, queue_id: int) -> None:
+        """Takes a hardware queue off the GPU, wherever it stands."""
+        self.call("DESTROY_QUEUE", kfd.struct_kfd_ioctl_destroy_queue_args(queue_id=queue_id))
+
+    def clocks(self, gpu_id: int) -> tuple[int, int]:
+        """The GPU's counter and the host's CLOCK_BOOTTIME in ns, of one moment."""
+        argument = kfd.struct_kfd_ioctl_get_clock_counters_args(gpu_id=gpu_id)
+        self.call("GET_CLOCK_COUNTERS", argument)
+        scale = 10**9 / (int(argument.system_clock_freq) or 10**9)
+        return int(argument.gpu_clock_counter), int(argument.system_clock_counter * scale)
+
+    def available_bytes(self, gpu_id: int) -> int:
+        """How much of the VRAM could be allocated now."""
+        argument = kfd.struct_kfd_ioctl_get_available_memory_args(gpu_id=gpu_id)
+        self.call("AVAILABLE_MEMORY", argument)
+        return int(argument.available)
+
+
+def open_node(system: System, path: str, device: str) -> int:
+    """Opens a device node; the error says what stands in the way, and what to do."""
+    try:
+        return system.open(path, os.O_RDWR)
+    except OSError as error:
+        name = errno.errorcode.get(error.errno or 0, str(error.errno))
+        if error.errno in (errno.EACCES, errno.EPERM):
+            detail, remedy = _no_permission(path, name)
+            raise NodeNotAccessible(detail, device=device, operation="open", remedy=remedy) from (
+                error
+            )
+        if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
+            raise DeviceNotAvailable(
+                missing_node(path), device=device, operation="open", remedy=MISSING_REMEDY,
+            ) from error
+        raise SystemCallFailed.wrap(error, f"open {path}", device) from error
+
+
+MISSING_REMEDY: Final = (
+    "Load the amdgpu module on a machine with an AMD GPU, or run the emulated board with EMULATE=1."
+)
+
+
+def missing_node(path: str = KFD_NODE) -> str:
+    """The sentence for a node that is not there, with the graphics modules that are loaded."""
+    known = ("amdgpu", "radeon", "nouveau", "nvidia", "i915", "xe")
+    try:
+        with open("/proc/modules", encoding="ascii", errors="replace") as file:
+            loaded = [name for name in (line.split()[0] for line in file) if name in known]
+    except OSError:
+        loaded = []
+    return f"{path} does not exist; loaded graphics modules: {', '.join(loaded) or 'none'}."
+
+
+def _no_permission(path: str, name: str) -> tuple[str, str]:
+    """The sentence and remedy for a node that this user may not open."""
+    try:
+        import grp
+
+        number = os.stat(path).st_gid
+        names = {group.gr_gid: group.gr_name for group in grp.getgrall()}
+        mine = ", ".join(names.get(each, str(each)) for each in sorted(os.getgroups())) or "none"
+        group = names.get(number, str(number))
+    except (ImportError, OSError):
+        return f"Cannot open {path} ({name}).", "Join the group that the node belongs to."
+    return (
+        f"Cannot open {path} ({name}): it belongs to group {group} ({number}); your groups are "
+        f"{mine}.",
+        f"Run `sudo usermod -aG {group} $USER` and log in again.",
+    )
