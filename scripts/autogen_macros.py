@@ -35,12 +35,11 @@ class Probe:
 
     prologue: str
     folders: tuple[Path, ...]
-    language: str = "c"
 
     def arguments(self) -> list[str]:
         """The compiler's flags."""
         includes = [part for folder in self.folders for part in ("-I", str(folder))]
-        return ["-x", self.language, "-w", *includes]
+        return ["-x", "c", "-w", *includes]
 
     def _compile(self, lines: Sequence[str], folder: Path) -> tuple[int, str]:
         source = folder / "probe"

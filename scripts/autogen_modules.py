@@ -49,7 +49,6 @@ class Module:
     licence: str
     kind: Literal["types", "macros", "sdma", "structures", "registers", "enums", "segments", "mesa"]
     beside: tuple[str, ...] = ()  # more headers that these include
-    with_packages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     folders: tuple[str, ...] = ()  # include folders inside the packages
     stubs: tuple[str, ...] = ()  # included by the headers, but nothing of them is used
     keep: tuple[str, ...] = ()  # patterns or names, depending on the kind
