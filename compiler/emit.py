@@ -108,17 +108,19 @@ class Emitter:
 
     def emit(self, root: Node, mask: Node) -> Node:
         """The instruction that computes an expression; `mask` says which lanes may load."""
+        if mask is not TRUE:
+            root = self._masked(root, mask)
         stack = [root]
         while stack:
             node = stack[-1]
             if node in self._instruction_of:
                 stack.pop()
                 continue
-            missing = [s for s in self._operands(node, mask) if s not in self._instruction_of]
+            missing = [s for s in self._operands(node) if s not in self._instruction_of]
             if missing:
                 stack.extend(missing)
             else:
-                self._remember(node, self._append(self._instruction(node, mask)))
+                self._remember(node, self._append(self._instruction(node)))
                 stack.pop()
         return self._instruction_of[root]
 
@@ -156,16 +158,33 @@ class Emitter:
         self._instruction_of[expression] = instruction
         self._undo[-1][0].append(expression)
 
-    def _operands(self, node: Node, mask: Node) -> tuple[Node, ...]:
+    def _masked(self, root: Node, mask: Node) -> Node:
+        """`root` with the mask in the gates of its LOADs.
+
+        The same element may be loaded for another place, whose lanes are others: then it is
+        another expression.
+        """
+        done: dict[Node, Node] = {}
+        for node in toposort(root, lambda n: not _is_instruction(n)):
+            src = tuple(done.get(s, s) for s in node.src)
+            new = node if src == node.src else node.with_src(src)
+            if node.op is Op.LOAD and node.src[0].op is not Op.LOCAL:
+                if self._lane(node.src[1]) is not None:
+                    gate = conjunction(_gate(new), mask)
+                    new = Node(Op.LOAD, node.dtype, (*new.src[:2], gate))
+            done[node] = new
+        return done[root]
+
+    def _operands(self, node: Node) -> tuple[Node, ...]:
         if node.op is Op.LOAD:
             start, _, _ = self._access(node.src[1])
-            gate = self._gate(node, mask)
+            gate = _gate(node)
             return (start,) if gate is TRUE else (start, gate)
         if node.op is Op.RANGE:
             return ()
         return node.src if not _is_instruction(node) else ()
 
-    def _instruction(self, node: Node, mask: Node) -> Node:
+    def _instruction(self, node: Node) -> Node:
         if _is_instruction(node):
             return node
         if node.op is Op.RANGE:
@@ -178,7 +197,7 @@ class Emitter:
                 raise AssertionError(f"{node} is used outside its loop")
             return Node(Op.RAMP, dtypes.index.vec(int(extent.arg)))
         if node.op is Op.LOAD:
-            return self._load(node, mask)
+            return self._load(node)
         src = tuple(self._instruction_of[s] for s in node.src)
         return self._elementwise(node.op, node.dtype, src, node.arg)
 
@@ -190,17 +209,11 @@ class Emitter:
         wide = tuple(self.widen(s, lanes) for s in src)
         return self._append(Node(op, dtype.vec(lanes), wide, arg))
 
-    def _gate(self, load: Node, mask: Node) -> Node:
-        gate = load.src[2] if len(load.src) > 2 else TRUE
-        if load.src[0].op is Op.LOCAL or self._lane(load.src[1]) is None:
-            return gate
-        return conjunction(gate, mask)
-
-    def _load(self, node: Node, mask: Node) -> Node:
+    def _load(self, node: Node) -> Node:
         pointer = node.src[0]
         start, lanes, consecutive = self._access(node.src[1])
         where = self._instruction_of[start]
-        gate = self._gate(node, mask)
+        gate = _gate(node)
         gates = () if gate is TRUE else (self._instruction_of[gate],)
         if gates and lanes == 1 and gates[0].dtype.lanes > 1:
             lanes, consecutive = gates[0].dtype.lanes, False
@@ -233,6 +246,11 @@ class Emitter:
                     found = next((lane for s in below.src if (lane := self._lane_of[s])), None)
                 self._lane_of[below] = found
         return self._lane_of[node]
+
+
+def _gate(load: Node) -> Node:
+    """Where a LOAD may touch memory."""
+    return load.src[2] if len(load.src) > 2 else TRUE
 
 
 _INSTRUCTIONS = frozenset(

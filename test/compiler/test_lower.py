@@ -132,6 +132,25 @@ def test_convolution_and_its_adjoint(target: Target) -> None:
 
 
 @TARGETS
+@pytest.mark.parametrize("width, dilation", [(6, 2), (20, 8), (7, 1)])
+def test_lanes_that_one_place_leaves_out_are_loaded_for_another(
+    width: int, dilation: int, target: Target
+) -> None:
+    """The window of the first lanes reaches what the last, partly masked lanes begin with."""
+    cin, cout, size = 2, 8, 3
+    x, w = random(cin, width + (size - 1) * dilation), random(cout, cin, size)
+    full = (cout, width, cin, size)
+    seen = windows(param(1, x.shape), 1, size, dilation).permute((1, 0, 2))
+    weight = param(2, w.shape).reshape((cout, 1, cin, size)).expand(full)
+    value = seen.reshape((1, width, cin, size)).expand(full).alu(Op.MUL, weight)
+    found, _, _ = compile_and_run(value.reduce(Op.ADD, (2, 3)), [x, w], target)
+    expected = sum(
+        w[:, :, k] @ x[:, k * dilation : k * dilation + width] for k in range(size)
+    )
+    np.testing.assert_allclose(found.reshape(cout, width), expected, atol=1e-5)
+
+
+@TARGETS
 def test_softmax_rows_fuse_into_one_kernel(target: Target) -> None:
     x = random(5, 37)
     node = param(1, x.shape)
