@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compiler import elf
+from compiler import amdgpu, elf
 from compiler.code_object import CodeObject, Param
 from compiler.dtype import dtypes
 from compiler.errors import CompilerError
@@ -14,6 +14,10 @@ from compiler.target import Target
 def render(kernel: LinearKernel, target: Target) -> str:
     """The kernel's source text in the language of the target's compiler."""
     match target.compiler:
+        case "llvm" if not target.is_cpu:
+            from compiler.render import amdgpu as renderer
+
+            return renderer.render(kernel, target)
         case "llvm":
             from compiler.render import llvm_ir
 
@@ -58,7 +62,16 @@ def build(kernel: LinearKernel, target: Target) -> CodeObject:
     Raises a CompilerError when the kernel breaks its contract or the compiler is missing.
     """
     source = render(kernel, target)
-    image = elf.link(compile_source(source, target), kernel.name)
+    object = compile_source(source, target)
+    local_bytes = sum(n.dtype.itemsize * n.arg[1] for n in kernel.body if n.op is Op.LOCAL)
+    private_bytes = 0
+    if target.is_cpu:
+        image = elf.link(object, kernel.name)
+    else:
+        image = elf.link(object, f"{kernel.name}.kd", executable=False)
+        descriptor = amdgpu.descriptor_of(image.bytes, image.entry_offset, kernel)
+        local_bytes = descriptor.group_segment_fixed_size
+        private_bytes = descriptor.private_segment_fixed_size
     return CodeObject(
         name=kernel.name,
         arch=target.arch,
@@ -66,9 +79,10 @@ def build(kernel: LinearKernel, target: Target) -> CodeObject:
         entry=image.entry_offset,
         params=tuple(_param(slot, param, kernel) for slot, param in enumerate(kernel.params)),
         grid=kernel.grid,
-        local_bytes=sum(
-            node.dtype.itemsize * node.arg[1] for node in kernel.body if node.op is Op.LOCAL
-        ),
+        block=kernel.block,
+        local_bytes=local_bytes,
+        private_bytes=private_bytes,
+        lane_width=target.lane_width,
         relocations=image.relocations,
         source=source,
         operations=kernel.operations,

@@ -214,6 +214,8 @@ def _rebuild(fields: dict[str, Any], image: bytes) -> CodeObject:
         grid=(x, y, z),
         block=(threads_x, threads_y, threads_z),
         local_bytes=int(fields["local_bytes"]),
+        private_bytes=int(fields["private_bytes"]),
+        lane_width=int(fields["lane_width"]),
         relocations=relocations,
         source=str(fields["source"]),
         operations=int(fields["operations"]),

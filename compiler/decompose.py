@@ -7,6 +7,7 @@ the functions that were meant, not as the rounded products.
 
 from __future__ import annotations
 
+import functools
 import math
 
 from compiler.dtype import dtypes
@@ -30,10 +31,27 @@ MEANT = Rules()
 SINGLE = Rules()
 """Then: one operation at a time."""
 
+FUNCTIONS = {Op.EXP2: exp2, Op.LOG2: log2, Op.SIN: sin}
+"""Then: functions that are computed as polynomials, where the target has no instruction."""
+
 
 def decompose(node: Node, target: Target) -> Node:
-    """The scalar kernel `node` in operations that processors have."""
-    return SINGLE.rewrite(MEANT.rewrite(node))
+    """The scalar kernel `node` in operations that the target has."""
+    return _rules(target.native).rewrite(MEANT.rewrite(node))
+
+
+@functools.cache
+def _rules(native: tuple[Op, ...]) -> Rules:
+    """SINGLE, and FUNCTIONS but for those of float32 that are `native`."""
+    rules = Rules(SINGLE)
+
+    @rules.on(*FUNCTIONS)
+    def function(node: Node) -> Node | None:
+        if node.dtype.scalar in HALVES or (node.dtype is dtypes.float32 and node.op in native):
+            return None
+        return FUNCTIONS[node.op](node.src[0])
+
+    return rules
 
 
 def _wide(x: Node) -> Node:
@@ -99,21 +117,3 @@ def half_reduction(node: Node) -> Node | None:
     value, *ranges = node.src
     total = Node(Op.REDUCE, dtypes.float32, (cast(value, dtypes.float32), *ranges), node.arg)
     return cast(total, node.dtype)
-
-
-@SINGLE.on(Op.EXP2)
-def power_of_two(node: Node) -> Node | None:
-    """exp2 as a polynomial."""
-    return exp2(node.src[0]) if node.dtype.scalar not in HALVES else None
-
-
-@SINGLE.on(Op.LOG2)
-def binary_logarithm(node: Node) -> Node | None:
-    """log2 as a polynomial."""
-    return log2(node.src[0]) if node.dtype.scalar not in HALVES else None
-
-
-@SINGLE.on(Op.SIN)
-def sine(node: Node) -> Node | None:
-    """sin as a polynomial after an exact reduction of its argument."""
-    return sin(node.src[0]) if node.dtype.scalar not in HALVES else None

@@ -26,7 +26,7 @@ _SHF_EXECINSTR = 0x4
 _SHF_TLS = 0x400
 _SYMBOL_BYTES = _RELOCATION_BYTES = 24  # Elf64_Sym, Elf64_Rela
 _SLOT_BYTES = 8
-_UNWINDING = ".eh_frame"  # kernels throw nothing
+_NOT_LOADED = (".eh_frame", ".note")  # kernels throw nothing; drivers know what notes say
 
 
 class Image(NamedTuple):
@@ -82,8 +82,10 @@ class _Object:
     changes: list[_Change] = field(default_factory=list)
 
 
-def link(object: bytes, entry: str) -> Image:
+def link(object: bytes, entry: str, executable: bool = True) -> Image:
     """Lays out the relocatable ELF `object`, in which `entry` names a function.
+
+    Or, where it is not `executable`, data: the descriptor of a GPU's kernel.
 
     Raises MalformedObject for a damaged file, UndefinedSymbol for a name that the object
     refers to but lacks, UnsupportedObject for what the loader does not do.
@@ -95,7 +97,7 @@ def link(object: bytes, entry: str) -> Image:
     except Exception as error:  # pyelftools lets errors of many kinds out for a damaged file
         raise _malformed(f"{type(error).__name__} while reading it: {error}") from error
     size = _lay_out(parsed)
-    start = _find_entry(parsed, entry)
+    start = _find_entry(parsed, entry, executable)
     image, relocations = _relocate(parsed, size)
     return Image(image, start, relocations)
 
@@ -126,7 +128,7 @@ def _read(object: bytes) -> _Object:
         if has_bytes and section.header.sh_offset + section.header.sh_size > len(object):
             raise _malformed(f"section {section.name!r} ends beyond the file's {len(object)} bytes")
     for number, section in enumerate(sections):
-        if section.header.sh_flags & _SHF_ALLOC and section.name != _UNWINDING:
+        if section.header.sh_flags & _SHF_ALLOC and section.name not in _NOT_LOADED:
             parsed.sections[number] = _read_section(section)
     for section in sections:
         if section.header.sh_type == "SHT_SYMTAB":
@@ -217,13 +219,15 @@ def _lay_out(parsed: _Object) -> int:
     return end
 
 
-def _find_entry(parsed: _Object, entry: str) -> int:
+def _find_entry(parsed: _Object, entry: str, executable: bool) -> int:
     for symbol in parsed.symbols:
-        if symbol.name == entry and symbol.section is not None and symbol.section.executable:
-            if symbol.value < symbol.section.size:
+        section = symbol.section
+        if symbol.name == entry and section is not None and section.executable == executable:
+            if symbol.value < section.size:
                 return symbol.address
+    kind = "function" if executable else "data"
     raise UndefinedSymbol(
-        f"The object file defines no function {entry!r}, which is to be its entry.",
+        f"The object file defines no {kind} {entry!r}, which is to be its entry.",
         operation="link",
     )
 

@@ -1,8 +1,9 @@
 """How each kind of relocation writes an address into machine code: a table per machine.
 
-Formulas: System V ABI, AMD64 supplement, table 4.10, and ELF for the Arm 64-bit Architecture
-(AAELF64), section 5.7. Here `target` is S + A (or the slot + A), `place` is P, both counted
-from the start of the image, which is loaded at a multiple of 4096.
+Formulas: System V ABI, AMD64 supplement, table 4.10, ELF for the Arm 64-bit Architecture
+(AAELF64), section 5.7, and LLVM's AMDGPUUsage.rst, "Relocation Records". Here `target` is S + A
+(or the slot + A), `place` is P, both counted from the start of the image, which is loaded at a
+multiple of 4096.
 """
 
 from __future__ import annotations
@@ -36,6 +37,11 @@ def _signed(value: int, bits: int) -> int:
 def _relative(bits: int) -> Write:
     """target - place as a plain number."""
     return lambda old, target, place: _signed(target - place, bits)
+
+
+def _relative_half(shift: int) -> Write:
+    """32 bits of target - place, the upper ones with a shift of 32."""
+    return lambda old, target, place: (target - place) >> shift & 0xFFFFFFFF
 
 
 def _branch(old: int, target: int, place: int) -> int:
@@ -86,6 +92,13 @@ FIXUPS: dict[str, dict[int, Fixup]] = {
         299: Fixup("R_AARCH64_LDST128_ABS_LO12_NC", 4, _offset_in_page(4)),
         311: Fixup("R_AARCH64_ADR_GOT_PAGE", 4, _page, through_slot=True),
         312: Fixup("R_AARCH64_LD64_GOT_LO12_NC", 4, _offset_in_page(3), through_slot=True),
+    },
+    "EM_AMDGPU": {
+        3: Fixup("R_AMDGPU_ABS64", 8, None),
+        4: Fixup("R_AMDGPU_REL32", 4, _relative(32)),
+        5: Fixup("R_AMDGPU_REL64", 8, _relative(64)),
+        10: Fixup("R_AMDGPU_REL32_LO", 4, _relative_half(0)),
+        11: Fixup("R_AMDGPU_REL32_HI", 4, _relative_half(32)),
     },
 }
 """By machine and by the relocation's number."""

@@ -21,19 +21,20 @@ _HALF_ARITHMETIC = frozenset(
 )
 
 
-def legalise(kernel: LinearKernel, native_half: bool) -> LinearKernel:
+def legalise(kernel: LinearKernel, native_half: bool, native: tuple[Op, ...] = ()) -> LinearKernel:
     """The kernel without casts of half types, unguarded divisions and arithmetic on bools.
 
-    `native_half`: casts between float16 and float32 may stay. Raises InvalidKernel for what
+    `native_half`: casts between float16 and float32 may stay; `native`: functions of float32 that
+    may. Raises InvalidKernel for what
     `decompose` should have replaced.
     """
-    pass_ = _Pass(kernel, native_half)
+    pass_ = _Pass(kernel, native_half, native)
     return replace(kernel, body=tuple(pass_.run()))
 
 
 class _Pass:
-    def __init__(self, kernel: LinearKernel, native_half: bool) -> None:
-        self.kernel, self.native_half = kernel, native_half
+    def __init__(self, kernel: LinearKernel, native_half: bool, native: tuple[Op, ...]) -> None:
+        self.kernel, self.native_half, self.native = kernel, native_half, native
         self.new: dict[Node, Node] = {}
         # What has been computed, per open loop: a value from a closed loop is out of reach.
         self.scopes: list[set[Node]] = [set()]
@@ -64,6 +65,8 @@ class _Pass:
 
     def replacement(self, node: Node) -> Node:
         dtype = node.dtype.scalar
+        if node.op in self.native and dtype is dtypes.float32:
+            return node
         if node.op in _DECOMPOSED:
             raise self.not_decomposed(node)
         if node.op in _HALF_ARITHMETIC and node.src[0].dtype.scalar in HALVES:

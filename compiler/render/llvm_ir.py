@@ -43,10 +43,15 @@ _ZEROS = "zeros"
 def render(kernel: LinearKernel, target: Target) -> str:
     """The LLVM IR module whose function `kernel.name` runs one block of the kernel."""
     convention = Convention.of(target)
-    return _Renderer(legalise(kernel, convention.native_half), convention).module()
+    return Renderer(legalise(kernel, convention.native_half), convention).module()
 
 
-class _Renderer:
+class Renderer:
+    """What writes a kernel for processors; other kinds of target override what differs."""
+
+    stack_pointer = "ptr"
+    stack_space = ""
+
     def __init__(self, kernel: LinearKernel, convention: Convention) -> None:
         self.kernel, self.convention = kernel, convention
         self.names = Names(kernel, "%")
@@ -84,9 +89,7 @@ class _Renderer:
     # ---- the module ----
     def module(self) -> str:
         """Everything, as text."""
-        for node in self.kernel.body:
-            if not is_constant(node):
-                self.emitter(node)(node)
+        self.emit_body()
         name, parameters = self.kernel.name, self.parameters()
         declared = ", ".join(" ".join(filter(None, parts)) for parts in parameters)
         entry_parameters = "ptr noalias readonly %kernarg, i32 %x, i32 %y, i32 %z"
@@ -108,6 +111,12 @@ class _Renderer:
             *self.metadata,
         ]
         return "\n".join(text) + "\n"
+
+    def emit_body(self) -> None:
+        """Writes every instruction of the kernel."""
+        for node in self.kernel.body:
+            if not is_constant(node):
+                self.emitter(node)(node)
 
     def emitter(self, node: Node) -> Callable[[Node], None]:
         """What prints nodes of this op."""
@@ -176,9 +185,11 @@ class _Renderer:
 
     # ---- loops, accumulators, places ----
     def grid(self, node: Node) -> None:
+        """This block's position, a parameter."""
         self.names[node] = f"%grid{node.arg}"
 
     def loop(self, node: Node) -> None:
+        """Opens a loop, whose test stands at the top."""
         start, stop, _ = node.src
         counter = self.names.fresh("i")
         label = self.labels[node] = f"loop.{counter[1:]}"
@@ -196,6 +207,7 @@ class _Renderer:
         self.start(f"{label}.body")
 
     def end(self, node: Node) -> None:
+        """Closes it."""
         (loop,) = node.src
         start, _, step = loop.src
         counter, label = self.names[loop], self.labels[loop]
@@ -220,27 +232,38 @@ class _Renderer:
     def slot(self, node: Node, stem: str, kind: str, align: int) -> None:
         """Stack memory for `node`."""
         name = self.names[node] = self.names.fresh(stem)
-        self.slots.append(f"  {name} = alloca {kind}, align {align}")
+        self.slots.append(f"  {name} = alloca {kind}, align {align}{self.stack_space}")
 
     def accumulator(self, node: Node) -> None:
+        """A stack slot with its first value."""
         self.slot(node, "acc", self.type(node.dtype), 64)
-        self.line(f"store {self.typed(node.src[0])}, ptr {self.names[node]}, align 64")
+        self.line(
+            f"store {self.typed(node.src[0])}, {self.stack_pointer} {self.names[node]}, align 64"
+        )
 
     def get(self, node: Node) -> None:
-        self.set(node, f"load {self.type(node.dtype)}, ptr {self.names[node.src[0]]}, align 64")
+        """What the slot holds here."""
+        slot = f"{self.stack_pointer} {self.names[node.src[0]]}"
+        self.set(node, f"load {self.type(node.dtype)}, {slot}, align 64")
 
     def update(self, node: Node) -> None:
+        """Another value for the slot."""
         accumulator, value = node.src
-        slot, dtype = self.names[accumulator], accumulator.dtype
-        old = self.define("old", f"load {self.type(dtype)}, ptr {slot}, align 64")
+        slot, dtype = f"{self.stack_pointer} {self.names[accumulator]}", accumulator.dtype
+        old = self.define("old", f"load {self.type(dtype)}, {slot}, align 64")
         new = self.combine(node.arg, old, self.value(value), dtype)
-        self.line(f"store {self.type(dtype)} {new}, ptr {slot}, align 64")
+        self.line(f"store {self.type(dtype)} {new}, {slot}, align 64")
 
     def local(self, node: Node) -> None:
+        """Memory of the block."""
         kind = self.type(memory_dtype(node.dtype.scalar))
         self.slot(node, "local", f"[{node.arg[1]} x {kind}]", 64)
 
     # ---- memory ----
+    def pointer(self, node: Node) -> str:
+        """The type of an argument's or a LOCAL's address."""
+        return "ptr"
+
     def address(self, pointer: Node, index: str, dtype: DType, flags: str = "inbounds ") -> str:
         """The place of element `index`; `dtype` is that of one element."""
         kind = self.type(memory_dtype(dtype.scalar))
@@ -253,6 +276,7 @@ class _Renderer:
         return self.define("address", f"select i1 {gate}, ptr {address}, ptr @{_ZEROS}")
 
     def load(self, node: Node) -> None:
+        """A scalar, consecutive lanes or a gather, behind a gate or not."""
         pointer, index, *gates = node.src
         gate = gates[0] if gates else None
         if index.dtype.lanes > 1:
@@ -307,6 +331,7 @@ class _Renderer:
             )
 
     def store(self, node: Node) -> None:
+        """The same the other way round."""
         pointer, index, value, *gates = node.src
         gate = gates[0] if gates else None
         uniform = uniform_gate(gate)
@@ -322,7 +347,8 @@ class _Renderer:
             self.start(f"{after}.store")
         if index.dtype.lanes == 1:
             address = self.address(pointer, self.value(index), dtype)
-            self.line(f"store {self.type(dtype)} {text}, ptr {address}, align {dtype.itemsize}")
+            place = f"{self.pointer(pointer)} {address}, align {dtype.itemsize}"
+            self.line(f"store {self.type(dtype)} {text}, {place}")
         else:
             self.scatter(pointer, index, text, dtype)
         if uniform is not None:
@@ -356,6 +382,7 @@ class _Renderer:
 
     # ---- lanes ----
     def broadcast(self, node: Node) -> None:
+        """A scalar in all lanes."""
         (scalar,) = node.src
         kind, lanes = self.type(node.dtype), node.dtype.lanes
         one = self.define("lane", f"insertelement {kind} poison, {self.typed(scalar)}, i64 0")
@@ -364,6 +391,7 @@ class _Renderer:
         )
 
     def stack(self, node: Node) -> None:
+        """Lanes from scalars."""
         vector = "poison"
         for lane, scalar in enumerate(node.src):
             into = f"{self.type(node.dtype)} {vector}, {self.typed(scalar)}, i64 {lane}"
@@ -371,6 +399,7 @@ class _Renderer:
         self.names[node] = vector
 
     def lane(self, node: Node) -> None:
+        """A scalar from a lane."""
         self.set(node, f"extractelement {self.typed(node.src[0])}, i64 {node.arg}")
 
     def reduce_lanes(self, node: Node) -> None:
@@ -398,6 +427,7 @@ class _Renderer:
 
     # ---- arithmetic ----
     def binary(self, node: Node) -> None:
+        """An instruction on two operands."""
         a, b = node.src
         instruction = self.instruction(node.op, a.dtype)
         if node.op in (Op.IDIV, Op.MOD) and min(bounds(a)[0], bounds(b)[0]) >= 0:
@@ -424,21 +454,26 @@ class _Renderer:
         return self.define("max", f"call {flags} {kind} {full}({kind} {a}, {kind} {b})")
 
     def maximum(self, node: Node) -> None:
+        """The greater of two."""
         a, b = node.src
         self.names[node] = self.combine(Op.MAX, self.value(a), self.value(b), node.dtype)
 
     def function(self, node: Node) -> None:
+        """A call of the intrinsic of that name."""
         kind, overload = self.type(node.dtype), self.convention.overload(node.dtype)
         name = f"@llvm.{node.op.name.lower()}{overload}"
         self.set(node, f"call {kind} {name}({self.typed(node.src[0])})")
 
     def where(self, node: Node) -> None:
+        """A choice."""
         self.set(node, f"select {', '.join(self.typed(s) for s in node.src)}")
 
     def bitcast(self, node: Node) -> None:
+        """The same bits."""
         self.convert(node, "bitcast")
 
     def cast(self, node: Node) -> None:
+        """A conversion of the value."""
         (x,) = node.src
         source, dtype = x.dtype, node.dtype
         signed = "s" if "u" not in (source.kind, dtype.kind) and source.kind != "b" else "u"
@@ -450,7 +485,7 @@ class _Renderer:
             self.set(node, f"freeze {self.type(dtype)} {self.names[node]}")
         elif dtype.kind == "f":
             self.convert(node, f"{'s' if source.kind == 'i' else 'u'}itofp")
-        elif dtype.bits < source.bits and source.kind != "b":
+        elif self.convention.bits(dtype) < self.convention.bits(source) and source.kind != "b":
             self.convert(node, "trunc")
         else:
             self.convert(node, "sext" if source.kind == "i" else "zext")

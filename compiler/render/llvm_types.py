@@ -6,26 +6,21 @@ import struct
 from dataclasses import dataclass
 
 from compiler.dtype import ConstType, DType, dtypes
-from compiler.errors import InvalidKernel
 from compiler.ir import Node, Op
 from compiler.target import Target
 
 
 @dataclass(frozen=True)
 class Convention:
-    """What differs between targets: a processor's half type and the width of its vectors."""
+    """What differs between targets: half types, the width of vectors and of indices."""
 
     native_half: bool
     vector_bits: int
+    index_bits: int = 64
 
     @classmethod
     def of(cls, target: Target) -> Convention:
-        """The convention of a processor; other kinds of target come with their devices."""
-        if not target.is_cpu:
-            raise InvalidKernel(
-                f"LLVM IR is rendered for processors only, not for {target.arch}.",
-                operation="render",
-            )
+        """The convention of a processor."""
         native_half = "+f16c" in target.features.split(",") or target.arch == "aarch64"
         return cls(native_half, target.vector_bits)
 
@@ -36,6 +31,10 @@ class Convention:
         return f'nounwind "no-builtins" "frame-pointer"="none"{width}'
 
     # ---- types ----
+    def bits(self, dtype: DType) -> int:
+        """The width of one lane."""
+        return self.index_bits if dtype.scalar is dtypes.index else dtype.bits
+
     def scalar(self, dtype: DType) -> str:
         """The register type of one lane. bfloat16 is carried as its bits."""
         dtype = dtype.scalar
@@ -43,7 +42,9 @@ class Convention:
             return "i1"
         if dtype is dtypes.float16 and self.native_half:
             return "half"
-        return {dtypes.float32: "float", dtypes.float64: "double"}.get(dtype, f"i{dtype.bits}")
+        return {dtypes.float32: "float", dtypes.float64: "double"}.get(
+            dtype, f"i{self.bits(dtype)}"
+        )
 
     def type(self, dtype: DType) -> str:
         """The register type."""
@@ -54,7 +55,7 @@ class Convention:
         """The ending of an intrinsic's name: `.v16f32`."""
         lanes = f"v{dtype.lanes}" if dtype.lanes > 1 else ""
         kind = "f" if self.scalar(dtype) in ("half", "float", "double") else "i"
-        return f".{lanes}{kind}{1 if dtype.kind == 'b' else dtype.bits}"
+        return f".{lanes}{kind}{1 if dtype.kind == 'b' else self.bits(dtype)}"
 
     # ---- constants ----
     def literal(self, value: ConstType, dtype: DType) -> str:
