@@ -38,19 +38,34 @@ class _Pass:
         self.new: dict[Node, Node] = {}
         # What has been computed, per open loop: a value from a closed loop is out of reach.
         self.scopes: list[set[Node]] = [set()]
+        # What memory decides: where it stands again, the memory may have changed.
+        self.loaded: set[Node] = set()
 
     def run(self) -> Iterator[Node]:
         for node in self.kernel.body:
             rebuilt = node.with_src(tuple(self.new.get(s, s) for s in node.src))
-            replacement = self.new[node] = self.replacement(rebuilt)
+            replacement = self.replacement(rebuilt)
+            again = node in self.new and replacement in self.loaded
+            self.new[node] = replacement
             if replacement.dtype is dtypes.void:
                 yield replacement
                 if replacement.op is Op.END:
                     self.scopes.pop()
                 continue
+            if again:
+                self.forget(replacement, frozenset(rebuilt.src))
             yield from self.missing(replacement)
             if replacement.op is Op.LOOP:
                 self.scopes.append(set())
+
+    def forget(self, node: Node, known: frozenset[Node]) -> None:
+        """Lets `node` and what is below it, down to `known`, be computed anew."""
+        if node in known or node not in self.loaded:
+            return
+        for scope in self.scopes:
+            scope.discard(node)
+        for s in node.src:
+            self.forget(s, known)
 
     def missing(self, node: Node) -> Iterator[Node]:
         """`node` and those below it that are not computed yet, sources first."""
@@ -59,6 +74,8 @@ class _Pass:
         for s in node.src:
             if s.dtype is not dtypes.void:
                 yield from self.missing(s)
+        if node.op is Op.LOAD or not self.loaded.isdisjoint(node.src):
+            self.loaded.add(node)
         self.scopes[-1].add(node)
         if node.op not in CONSTANTS:
             yield node

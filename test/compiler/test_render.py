@@ -16,6 +16,7 @@ from compiler.clang import find_clang
 from compiler.dtype import DType, dtypes
 from compiler.errors import CompilerError, InvalidKernel
 from compiler.ir import Node, Op
+from compiler.linear import LinearKernel
 from compiler.llvm import host_target
 from compiler.target import Target
 from test.compiler.linear_kernels import (
@@ -510,6 +511,24 @@ def test_local_memory_lanes_and_stacks(target: Target) -> None:
     run(linear, target, result, np.array([1, 2, 3, 4], np.float32))
     same(result, np.array([4, 3, 2, 1, 2, 4, 1, 3], np.float32))
     assert build(linear, target).local_bytes == 16
+
+
+@pytest.mark.parametrize("dtype", [dtypes.float32, dtypes.bfloat16], ids=str)
+def test_what_stands_again_is_loaded_again(target: Target, dtype: DType) -> None:
+    """Scratch memory is filled twice; the load and its cast are equal nodes both times."""
+    out, source = param(0, dtypes.float32, 2), param(1, dtype, 2)
+    local = Node(Op.LOCAL, dtype, (), (0, 1))
+    kept = load(local, const(0))
+    wide = Node(Op.CAST, dtypes.float32, (kept,))
+    body = [local]
+    for i in range(2):
+        given = load(source, const(i))
+        body += [given, store(local, const(0), given), kept, wide, store(out, const(i), wide)]
+    linear = LinearKernel("kernel", (out, source), tuple(body), written=frozenset({0}))
+    result = np.zeros(2, np.float32)
+    values = np.array([3, 5], np.float32)
+    run(linear, target, result, values if dtype is dtypes.float32 else float_to_bfloat16(values))
+    same(result, values)
 
 
 def test_index_division_by_a_variable_that_may_be_zero(target: Target) -> None:
