@@ -17,7 +17,13 @@ from compiler.ir import Node, Op
 from compiler.linear import LinearKernel
 from compiler.render.legalise import legalise
 from compiler.render.llvm_types import Convention, memory_dtype
-from compiler.render.names import Names, is_constant, uniform_gate, vector_loops
+from compiler.render.names import (
+    Names,
+    is_constant,
+    is_first_lane,
+    uniform_gate,
+    vector_loops,
+)
 from compiler.symbolic import bounds
 from compiler.target import Target
 
@@ -369,6 +375,12 @@ class Renderer:
         position, overload = self.value(index), self.convention.overload(dtype)
         value = f"{self.type(dtype)} {text}"
         align = f"align {dtype.itemsize}"
+        if index.dtype.lanes == 1 and is_first_lane(gate):
+            # LLVM's x86 back end makes a masked store of one narrowed lane too wide.
+            address = self.address(pointer, position, dtype)
+            one = self.define("lane", f"extractelement {value}, i64 0")
+            self.line(f"store {self.type(dtype.scalar)} {one}, ptr {address}, {align}")
+            return
         if index.dtype.lanes == 1:
             address = self.address(pointer, position, dtype, "")
             operands = f"{value}, ptr {align} {address}, {self.typed(gate)}"

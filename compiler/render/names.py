@@ -72,6 +72,14 @@ def uniform_gate(gate: Node | None) -> Node | None:
     return gate if gate is not None and gate.dtype.lanes == 1 else None
 
 
+def is_first_lane(gate: Node) -> bool:
+    """Whether a gate is known to be open in the first lane alone."""
+    if gate.op is not Op.CMPLT or gate.src[0].op is not Op.RAMP:
+        return False
+    limit = splat_value(gate.src[1])
+    return limit is not None and limit.arg == 1
+
+
 def vector_loops(body: tuple[Node, ...]) -> set[Node]:
     """The loops that compute with vectors already, which no compiler need vectorise again."""
     found: set[Node] = set()

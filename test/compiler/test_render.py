@@ -531,6 +531,27 @@ def test_what_stands_again_is_loaded_again(target: Target, dtype: DType) -> None
     same(result, values)
 
 
+@pytest.mark.parametrize("stored", [1, 2, 3, 8])
+@pytest.mark.parametrize("dtype", [dtypes.int8, dtypes.int16, dtypes.bfloat16], ids=str)
+def test_a_masked_store_of_narrowed_lanes_leaves_the_others(
+    target: Target, dtype: DType, stored: int
+) -> None:
+    """One lane used to be stored with what lay next to it in the register."""
+    lanes, wide = 8, dtypes.float32 if dtype is dtypes.bfloat16 else dtypes.int32
+    out, source = param(0, dtype, lanes), param(1, wide, lanes)
+    ramp = Node(Op.RAMP, dtypes.index.vec(lanes))
+    gate = Node(Op.CMPLT, dtypes.bool.vec(lanes), (ramp, splat(const(stored), lanes)))
+    narrow = Node(Op.CAST, dtype.vec(lanes), (load(source, const(0), lanes),))
+    linear = kernel([out, source], store(out, const(0), narrow, gate))
+    held = np.uint16 if dtype is dtypes.bfloat16 else NUMPY[dtype]
+    result = np.full(lanes, 77, held)
+    values = np.arange(1, lanes + 1).astype(NUMPY[wide])
+    run(linear, target, result, values)
+    expected = float_to_bfloat16(values) if dtype is dtypes.bfloat16 else values.astype(held)
+    np.testing.assert_array_equal(result[:stored], expected[:stored])
+    assert (result[stored:] == 77).all()
+
+
 def test_index_division_by_a_variable_that_may_be_zero(target: Target) -> None:
     out = param(0, dtypes.int64, 2)
     a, b = Node.variable("a", 0, 1000), Node.variable("b", 0, 1000)
