@@ -1,0 +1,218 @@
+"""An engine: a thread that consumes one ring. *The program owns the write pointer and rings the
+doorbell, the engine owns the read pointer.*
+
+What the doorbell says counts; the write pointer in memory is for the program itself. Words
+beyond the doorbell are never looked at, and a packet that is not all there is waited for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from drivers.emulated.amd.topology import Gpu
+from drivers.emulated.memory import READ, WRITE, GpuFault, PageTable
+from drivers.emulated.native import NOT_EQUAL
+
+if TYPE_CHECKING:
+    from drivers.emulated.amd.process import Allocation, KfdProcess
+
+SPINS = 2000  # looks before sleeping, some 20 µs
+NAP_NS, NAP_MOST_NS = 50_000, 2_000_000  # a doorbell without a kick is seen within 2 ms
+ROUNDS = 200
+NOT_RUNG = 0xFFFFFFFFFFFFFFFF
+STOP_TIMEOUT_S = 5.0
+STACK_BYTES = 64 << 20  # for those who translate kernels on it
+
+
+class BadPacket(Exception):
+    """Words that are no packet of this engine: it cannot go on."""
+
+
+class Stopped(Exception):
+    """The queue was destroyed or evicted while the engine waited."""
+
+
+@dataclass
+class QueueProperties:
+    """What CREATE_QUEUE said."""
+
+    number: int
+    ring_address: int
+    ring_bytes: int
+    read_pointer_address: int
+    write_pointer_address: int
+    doorbell_address: int
+    doorbell_slot: int
+    buffers: list[Allocation]
+
+
+class GuestMemory:
+    """Memory as an engine sees it: through the page table of its process. Raises GpuFault."""
+
+    def __init__(self, table: PageTable) -> None:
+        self.table = table
+
+    def load(self, address: int, size_bytes: int) -> int:
+        """A number of 4 or 8 bytes."""
+        self.table.check(address, size_bytes, READ)
+        if size_bytes == 4:
+            return ctypes.c_uint32.from_address(address).value
+        return ctypes.c_uint64.from_address(address).value
+
+    def store(self, address: int, value: int, size_bytes: int) -> None:
+        """Stores a number of 4 or 8 bytes at once."""
+        self.table.check(address, size_bytes, WRITE)
+        if size_bytes == 4:
+            ctypes.c_uint32.from_address(address).value = value & 0xFFFFFFFF
+        else:
+            ctypes.c_uint64.from_address(address).value = value & 0xFFFFFFFFFFFFFFFF
+
+    def words(self, address: int, count: int) -> list[int]:
+        """Dwords, to be read."""
+        self.table.check(address, 4 * count, READ)
+        return list((ctypes.c_uint32 * count).from_address(address))
+
+    def store_words(self, address: int, words: Iterable[int]) -> None:
+        """Stores dwords in order."""
+        values = list(words)
+        self.table.check(address, 4 * len(values), WRITE)
+        ctypes.memmove(address, struct.pack(f"<{len(values)}I", *values), 4 * len(values))
+
+    def copy(self, to: int, source: int, size_bytes: int) -> None:
+        """Copies bytes; on a fault nothing is copied."""
+        self.table.check(source, size_bytes, READ)
+        self.table.check(to, size_bytes, WRITE)
+        ctypes.memmove(to, source, size_bytes)
+
+
+class Engine(ABC):
+    """One queue on its engine."""
+
+    kind = "queue"
+
+    def __init__(self, process: KfdProcess, gpu: Gpu, properties: QueueProperties) -> None:
+        self.process, self.gpu, self.properties = process, gpu, properties
+        self.name = f"{gpu.board.name}:{gpu.index} {self.kind} queue {properties.number}"
+        self.memory = GuestMemory(process.page_tables[gpu.index])
+        self.native = process.native
+        self.busy = False
+        self.halted = False  # evicted, or hung: takes nothing more
+        self.active = threading.Event()
+        self.active.set()
+        self.doorbell = ctypes.c_uint64.from_address(properties.doorbell_address)
+        self._stop_word = ctypes.c_uint32(0)
+        self.stop_address = ctypes.addressof(self._stop_word)
+        threading.stack_size(STACK_BYTES)
+        self.thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+
+    def start(self) -> None:
+        """Starts to listen to the doorbell."""
+        self.report_read_pointer()
+        self.thread.start()
+
+    def evict(self) -> None:
+        """Takes no packet more; what is under way is given up at its next wait."""
+        self.halted = True
+        self._stop_word.value = 1
+        self.native.ring()
+
+    def set_active(self, active: bool) -> None:
+        """Stops or goes on between packets."""
+        if active:
+            self.active.set()
+        else:
+            self.active.clear()
+
+    def stop(self) -> None:
+        """Ends the thread; when it returns the engine touches nothing any more."""
+        self.halted = True
+        self._stop_word.value = 1
+        self.active.set()
+        self.native.ring()
+        self.thread.join(STOP_TIMEOUT_S)
+        if self.thread.is_alive():
+            self.process.log.append(f"{self.name}: did not stop in {STOP_TIMEOUT_S} s")
+
+    def wait_memory(
+        self, address: int, size_bytes: int, mask: int, function: int, reference: int
+    ) -> None:
+        """Waits until memory compares so. Raises Stopped, GpuFault."""
+        while True:
+            self.memory.table.check(address, size_bytes, READ)
+            result = self.native.wait_memory(
+                self.native.configuration, address, size_bytes, mask, function, reference,
+                self.stop_address, SPINS, NAP_NS, NAP_NS * 4, ROUNDS,
+            )
+            if result == 1:
+                return
+            if result == 2:
+                raise Stopped
+
+    def interrupt(self, context_id: int) -> None:
+        """Raises an interrupt."""
+        self.process.events.interrupt(context_id)
+
+    def _run(self) -> None:
+        seen = NOT_RUNG
+        while not self.halted:
+            result = self.native.wait_memory(
+                self.native.configuration, self.properties.doorbell_address, 8, NOT_RUNG,
+                NOT_EQUAL, seen, self.stop_address, SPINS, NAP_NS, NAP_MOST_NS, ROUNDS,
+            )
+            if result != 1:
+                continue
+            self.active.wait()
+            self.busy = True
+            try:
+                seen = self.doorbell.value
+                if not self.halted:
+                    self.consume(seen)
+            except Stopped:
+                pass
+            except GpuFault as fault:
+                self.busy = False
+                self.process.fault(self, fault)
+            except BadPacket as bad:
+                self.busy = False
+                self.process.hang(self, str(bad))
+            except Exception as failure:  # the model's own mistake must not pass silently
+                self.busy = False
+                self.process.hang(self, f"{type(failure).__name__}: {failure}")
+            finally:
+                self.busy = False
+
+    @abstractmethod
+    def consume(self, doorbell: int) -> None:
+        """Does what lies between the read pointer and the doorbell's value."""
+
+    @abstractmethod
+    def report_read_pointer(self) -> None:
+        """Writes the read pointer where the program looks for it."""
+
+
+def field_masks(fields: Mapping[str, tuple[int, ...]]) -> dict[int, int]:
+    """For each dword of a packet the bits that have a meaning; the others are reserved."""
+    masks: dict[int, int] = {}
+    for dword, shift, width in fields.values():
+        masks[dword] = masks.get(dword, 0) | ((1 << width) - 1) << shift
+    return masks
+
+
+def check_reserved(name: str, words: list[int], masks: dict[int, int]) -> None:
+    """Raises BadPacket where a reserved bit is set. `words[0]` is the header, unchecked."""
+    for index in range(1, len(words)):
+        stray = words[index] & ~masks.get(index, 0)
+        if stray:
+            raise BadPacket(f"{name}: reserved bits {stray:#x} are set in dword {index}")
+
+
+def extract(words: list[int], place: tuple[int, ...]) -> int:
+    """A field's value."""
+    dword, shift, width = place
+    return words[dword] >> shift & (1 << width) - 1

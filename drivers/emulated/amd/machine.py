@@ -1,0 +1,72 @@
+"""A machine with AMD boards in it: which paths there are, and what opening them gives."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from drivers.emulated.amd import topology
+from drivers.emulated.amd.boards import BOARDS
+from drivers.emulated.amd.kfd import KfdFile, RenderFile
+from drivers.emulated.amd.process import KfdProcess
+from drivers.emulated.amd.topology import Gpu
+from drivers.emulated.model import Model, OpenFile, TextFile
+
+GPU_LIMIT = 16
+PREFIXES = ("/dev/kfd", "/dev/dri/", "/sys/class/kfd/", "/sys/devices/virtual/kfd/",
+            "/sys/class/drm/")
+
+
+def parse(description: str) -> list[Gpu]:
+    """The boards of 'gfx1100', 'gfx1100,gfx1201' or 'gfx1100*2'. Raises ValueError."""
+    gpus: list[Gpu] = []
+    for item in description.split(","):
+        name, star, count = item.strip().partition("*")
+        if name not in BOARDS or (star and not count.isdecimal()):
+            raise ValueError(f"no emulated board {item!r}; there are {', '.join(BOARDS)}")
+        for _ in range(int(count) if star else 1):
+            gpus.append(Gpu(len(gpus), BOARDS[name]))
+    if not 1 <= len(gpus) <= GPU_LIMIT:
+        raise ValueError(f"{len(gpus)} boards; a machine has 1 to {GPU_LIMIT}")
+    return gpus
+
+
+class Machine(Model):
+    """One program's view of the machine."""
+
+    def __init__(self, description: str) -> None:
+        self.log: list[str] = []
+        self.gpus = parse(description)
+        self.process = KfdProcess(self.gpus, self.log)
+        self._files = topology.files(self.gpus)
+
+    def open(self, path: str, flags: int) -> OpenFile:
+        """Opens a device node or a file of sysfs."""
+        if path == "/dev/kfd":
+            return KfdFile(self.process)
+        for gpu in self.gpus:
+            if path == f"/dev/dri/renderD{gpu.render_minor}":
+                return RenderFile(self.process, gpu.index)
+        text = self._files.get(path)
+        if text is not None:
+            if flags & os.O_ACCMODE != os.O_RDONLY:
+                raise OSError(errno.EACCES, f"{path} is to be read")
+            return TextFile(text)
+        if any(name.startswith(path.rstrip("/") + "/") for name in self._files):
+            raise OSError(errno.EISDIR, f"{path} is a folder")
+        raise OSError(errno.ENOENT, path)
+
+    def files(self) -> dict[str, str]:
+        """The files of sysfs."""
+        return self._files
+
+    def descriptors(self) -> list[int]:
+        """The bell, then the backing of each GPU."""
+        return [self.process.bell, *(backing.descriptor for backing in self.process.backings)]
+
+    def reset(self) -> None:
+        """The program has closed every node."""
+        self.process.reset()
+
+    def shut_down(self) -> None:
+        """Nothing outlives this process."""

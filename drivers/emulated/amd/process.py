@@ -1,0 +1,158 @@
+"""What the kernel and the boards keep for one process: memory, page tables, events, queues."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from autogen import kfd
+from drivers.emulated.amd import events
+from drivers.emulated.amd.topology import Gpu
+from drivers.emulated.memory import Backing, GpuFault, HostMap, PageTable
+from drivers.emulated.model import OpenFile
+from drivers.emulated.native import Native
+from drivers.system import MAP_SHARED, PAGE_BYTES, PROT_READ, PROT_WRITE, RealSystem
+
+if TYPE_CHECKING:
+    from drivers.emulated.amd.engine import Engine
+
+DOORBELL_SLICE_BYTES = 8192  # kfd_doorbell.c: 1024 doorbells of 8 bytes, gfx9 and later
+DOORBELL_COUNT = DOORBELL_SLICE_BYTES // 8
+DOORBELL_SHIFT = 32  # GPU i's doorbells lie at (i + 1) << 32 of the file behind /dev/kfd
+MMIO_REMAP_OFFSET = 1 << 31  # behind the doorbells of the same GPU
+
+
+@dataclass(eq=False)
+class Allocation:
+    """One buffer object."""
+
+    gpu_index: int
+    handle: int
+    address: int
+    size_bytes: int  # as the GPU sees it
+    flags: int
+    offset: int  # in the backing file, or in the file behind /dev/kfd
+    backing_bytes: int  # half of size_bytes where a ring is seen twice
+    descriptor: int
+    user_address: int = 0  # of a user pointer
+    mapped: set[int] = field(default_factory=set)  # GPU indices
+    busy: int = 0  # queues that live in it
+
+
+class KfdProcess:
+    """One program as the kernel knows it."""
+
+    def __init__(self, gpus: list[Gpu], log: list[str]) -> None:
+        self.gpus, self.log = gpus, log
+        self.system = RealSystem()
+        self.bell = os.memfd_create("bell", os.MFD_CLOEXEC)
+        os.ftruncate(self.bell, PAGE_BYTES)
+        bell_address = self._map(self.bell, PAGE_BYTES, 0)
+        self.native = Native(self.system, bell_address)
+        self.backings = [Backing(f"renderD{gpu.render_minor}") for gpu in gpus]
+        self.doorbells = Backing("kfd", (len(gpus) + 1) << DOORBELL_SHIFT)
+        self.doorbell_pages = [
+            self._map(self.doorbells.descriptor, DOORBELL_SLICE_BYTES, self.doorbell_offset(gpu))
+            for gpu in gpus
+        ]
+        self.host = HostMap()
+        self.lock = threading.RLock()
+        self.atomics = threading.Lock()
+        self.generation = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self.generation += 1
+        self.events = events.Events()
+        self.page_tables = [PageTable() for _ in self.gpus]
+        self.acquired: list[OpenFile | None] = [None for _ in self.gpus]
+        self.allocations: dict[int, Allocation] = {}
+        self.next_handle = [1 for _ in self.gpus]
+        self.vram_used = [0 for _ in self.gpus]
+        self.gtt_used = 0
+        self.queues: dict[int, Engine] = {}
+        self.runtime_enabled = False
+        self.host_users: dict[tuple[int, int], int] = {}  # (address, offset): GPUs that map it
+
+    def _map(self, descriptor: int, size_bytes: int, offset: int) -> int:
+        return self.system.mmap(
+            size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, offset
+        )
+
+    def doorbell_offset(self, gpu: Gpu) -> int:
+        """Where a GPU's doorbells lie in the file behind /dev/kfd."""
+        return (gpu.index + 1) << DOORBELL_SHIFT
+
+    def doorbell_window(self, offset: int) -> int:
+        """The size of what may be mapped at an offset of /dev/kfd; 0 if nothing."""
+        for gpu in self.gpus:
+            if offset == self.doorbell_offset(gpu):
+                return DOORBELL_SLICE_BYTES
+            if offset == self.doorbell_offset(gpu) + MMIO_REMAP_OFFSET:
+                return PAGE_BYTES
+        return 0
+
+    def find_gpu(self, gpu_id: int) -> Gpu | None:
+        """A GPU by the number that ioctls use."""
+        return next((gpu for gpu in self.gpus if gpu.gpu_id == gpu_id), None)
+
+    def gpu(self, gpu_id: int) -> Gpu:
+        """A GPU by that number. Raises OSError(EINVAL)."""
+        gpu = self.find_gpu(gpu_id)
+        if gpu is None:
+            raise OSError(errno.EINVAL, f"no GPU {gpu_id:#x}")
+        return gpu
+
+    def bound_gpu(self, gpu_id: int, unbound: int) -> Gpu:
+        """A GPU whose VM was acquired. Raises OSError with EINVAL, or with `unbound`."""
+        gpu = self.gpu(gpu_id)
+        if self.acquired[gpu.index] is None:
+            raise OSError(unbound, "ACQUIRE_VM comes first")
+        return gpu
+
+    def acquire_vm(self, index: int, file: OpenFile) -> None:
+        """Binds a render node's address space to the process."""
+        from drivers.emulated.amd.kfd import RenderFile
+
+        if not isinstance(file, RenderFile) or file.index != index:
+            raise OSError(errno.EINVAL, "not this GPU's render node")
+        before = self.acquired[index]
+        if before is not None and before is not file:
+            raise OSError(errno.EBUSY, "another render node was acquired")
+        self.acquired[index] = file
+
+    def idle(self) -> bool:
+        """Whether no engine is inside a packet."""
+        return not any(queue.busy for queue in self.queues.values())
+
+    def fault(self, queue: Engine, fault: GpuFault) -> None:
+        """A page fault: MEMORY events are signalled, the process's queues there are evicted."""
+        self.log.append(f"{queue.name}: {fault}")
+        gpu = queue.gpu
+        for other in list(self.queues.values()):
+            if other.gpu is gpu:
+                other.evict()
+        self.events.signal_all(kfd.KFD_IOC_EVENT_MEMORY, events.memory_exception(gpu.gpu_id, fault))
+
+    def hang(self, queue: Engine, reason: str) -> None:
+        """An engine that cannot go on: HW_EXCEPTION events are signalled, the queue stops."""
+        self.log.append(f"{queue.name}: {reason}")
+        queue.evict()
+        self.events.signal_all(
+            kfd.KFD_IOC_EVENT_HW_EXCEPTION, events.hardware_exception(queue.gpu.gpu_id)
+        )
+
+    def reset(self) -> None:
+        """Everything that the program owned goes."""
+        with self.lock:
+            for queue in list(self.queues.values()):
+                queue.stop()
+            for allocation in list(self.allocations.values()):
+                from drivers.emulated.amd import memory
+
+                memory.discard(self, allocation)
+            self.host.collect()
+            self._begin()

@@ -1,0 +1,289 @@
+"""The compiled half of emulated boards: a doorbell that wakes, and waits that do not spin hot.
+
+Every process that rings doorbells shares one page with its board, the *bell*: a futex word and
+a count of sleepers. The kick stores the real doorbell, moves the word, and wakes who sleeps. The
+board's engines look for some microseconds, then sleep on the word for a bounded time, so that a
+doorbell that is rung without a kick (by a stranger's program) is seen as well, only later.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import platform
+import struct
+from string import Template
+
+from compiler.code_object import Relocation
+from drivers.native.image import ARCHITECTURES, cache_folder, host_arch, map_code
+from drivers.system import (
+    MAP_ANONYMOUS,
+    MAP_PRIVATE,
+    PROT_READ,
+    PROT_WRITE,
+    RealSystem,
+    System,
+    address_of,
+)
+
+FUTEX_NUMBER = {"x86_64": 202, "aarch64": 98}  # asm/unistd.h
+FUTEX_WAIT, FUTEX_WAKE = 0, 1  # linux/futex.h; not private: two processes share the word
+
+BELL_SEQUENCE, BELL_SLEEPERS = 0, 4  # u32 each
+CONFIG = struct.Struct("<QQQQ")  # original kick, bell, address of syscall(), number of futex
+
+# Comparisons of PM4 WAIT_REG_MEM and SDMA POLL_REGMEM, in their own numbering.
+ALWAYS, LESS, LESS_EQUAL, EQUAL, NOT_EQUAL, GREATER_EQUAL, GREATER = range(7)
+
+_EXPORTS = ("kick", "ring", "wait_memory", "copy_words")
+
+TEXT = Template("""
+$declarations
+declare i64 @llvm.umin.i64(i64, i64)
+
+define internal i64 @futex(ptr %config, ptr %word, i64 %operation, i64 %value, ptr %limit) {
+  %syscall.at = getelementptr i8, ptr %config, i64 16
+  %syscall = load ptr, ptr %syscall.at
+  %number.at = getelementptr i8, ptr %config, i64 24
+  %number = load i64, ptr %number.at
+  %result = call i64 (i64, ...) %syscall(i64 %number, ptr %word, i64 %operation, i64 %value,
+                                         ptr %limit, ptr null, i64 0)
+  ret i64 %result
+}
+
+; Moves the bell's word, and wakes every sleeper if there is any.
+define hidden void @ring(ptr %config) {
+  %bell.at = getelementptr i8, ptr %config, i64 8
+  %bell = load ptr, ptr %bell.at
+  %old = atomicrmw add ptr %bell, i32 1 seq_cst
+  fence seq_cst                                               ; pairs with the sleeper's fence
+  %sleepers.at = getelementptr i8, ptr %bell, i64 $sleepers
+  %sleepers = load atomic i32, ptr %sleepers.at monotonic, align 4
+  %nobody = icmp eq i32 %sleepers, 0
+  br i1 %nobody, label %done, label %wake
+wake:
+  %woken = call i64 @futex(ptr %config, ptr %bell, i64 $futex_wake, i64 2147483647, ptr null)
+  br label %done
+done:
+  ret void
+}
+
+; void kick(void *queue), with the configuration that the trampoline adds.
+define hidden void @kick(ptr %queue, ptr %config) {
+  %original = load ptr, ptr %config
+  call void %original(ptr %queue)
+  call void @ring(ptr %config)
+  ret void
+}
+
+define internal i1 @holds(ptr %at, i32 %bytes, i64 %mask, i32 %function, i64 %reference) {
+  %wide = icmp eq i32 %bytes, 8
+  br i1 %wide, label %eight, label %four
+eight:
+  %v8 = load atomic i64, ptr %at acquire, align 8
+  br label %both
+four:
+  %v4 = load atomic i32, ptr %at acquire, align 4
+  %z4 = zext i32 %v4 to i64
+  br label %both
+both:
+  %raw = phi i64 [ %v8, %eight ], [ %z4, %four ]
+  %value = and i64 %raw, %mask
+  %lt = icmp ult i64 %value, %reference
+  %le = icmp ule i64 %value, %reference
+  %eq = icmp eq i64 %value, %reference
+  %ne = icmp ne i64 %value, %reference
+  %ge = icmp uge i64 %value, %reference
+  %gt = icmp ugt i64 %value, %reference
+  switch i32 %function, label %always [ i32 1, label %f1 i32 2, label %f2 i32 3, label %f3
+                                        i32 4, label %f4 i32 5, label %f5 i32 6, label %f6 ]
+always:
+  ret i1 true
+f1:
+  ret i1 %lt
+f2:
+  ret i1 %le
+f3:
+  ret i1 %eq
+f4:
+  ret i1 %ne
+f5:
+  ret i1 %ge
+f6:
+  ret i1 %gt
+}
+
+; 1 once memory compares as asked, 2 once *stop is not 0, 0 after `rounds` sleeps. It looks
+; `spins` times first, then sleeps on the bell, nap_ns at first and twice as long each time up
+; to nap_most_ns.
+define hidden i32 @wait_memory(ptr %config, ptr %at, i32 %bytes, i64 %mask, i32 %function,
+                               i64 %reference, ptr %stop, i64 %spins, i64 %nap_ns,
+                               i64 %nap_most_ns, i64 %rounds) {
+entry:
+  %limit = alloca [2 x i64]
+  %limit.ns = getelementptr i8, ptr %limit, i64 8
+  store i64 0, ptr %limit
+  %bell.at = getelementptr i8, ptr %config, i64 8
+  %bell = load ptr, ptr %bell.at
+  %sleepers = getelementptr i8, ptr %bell, i64 $sleepers
+  br label %spin
+spin:
+  %turn = phi i64 [ 0, %entry ], [ %turn.next, %again ]
+  %hit = call i1 @holds(ptr %at, i32 %bytes, i64 %mask, i32 %function, i64 %reference)
+  br i1 %hit, label %reached, label %look
+look:
+  %stop.spin = load atomic i32, ptr %stop acquire, align 4
+  %stopped = icmp ne i32 %stop.spin, 0
+  br i1 %stopped, label %stopping, label %again
+again:
+  $relax
+  %turn.next = add i64 %turn, 1
+  %more = icmp ult i64 %turn.next, %spins
+  br i1 %more, label %spin, label %sleep
+sleep:
+  %round = phi i64 [ 0, %again ], [ %round.next, %next ]
+  %nap = phi i64 [ %nap_ns, %again ], [ %nap.next, %next ]
+  %counted = atomicrmw add ptr %sleepers, i32 1 seq_cst
+  %sequence = load atomic i32, ptr %bell acquire, align 4
+  fence seq_cst                                               ; pairs with the one in @ring
+  %hit.last = call i1 @holds(ptr %at, i32 %bytes, i64 %mask, i32 %function, i64 %reference)
+  %stop.last = load atomic i32, ptr %stop acquire, align 4
+  %stopped.last = icmp ne i32 %stop.last, 0
+  %ready = or i1 %hit.last, %stopped.last
+  br i1 %ready, label %awake, label %doze
+doze:
+  store i64 %nap, ptr %limit.ns
+  %wide = zext i32 %sequence to i64
+  %slept = call i64 @futex(ptr %config, ptr %bell, i64 $futex_wait, i64 %wide, ptr %limit)
+  br label %awake
+awake:
+  %uncounted = atomicrmw sub ptr %sleepers, i32 1 monotonic
+  %hit.awake = call i1 @holds(ptr %at, i32 %bytes, i64 %mask, i32 %function, i64 %reference)
+  %twice = mul i64 %nap, 2
+  %nap.next = call i64 @llvm.umin.i64(i64 %twice, i64 %nap_most_ns)
+  %round.next = add i64 %round, 1
+  br i1 %hit.awake, label %reached, label %unmet
+unmet:
+  %stop.awake = load atomic i32, ptr %stop acquire, align 4
+  %stopped.awake = icmp ne i32 %stop.awake, 0
+  br i1 %stopped.awake, label %stopping, label %next
+next:
+  %left = icmp ult i64 %round.next, %rounds
+  br i1 %left, label %sleep, label %late
+reached:
+  ret i32 1
+stopping:
+  ret i32 2
+late:
+  ret i32 0
+}
+
+; Copies dwords in order, the last one after all the others: what completes is seen last.
+define hidden void @copy_words(ptr %to, ptr %from, i64 %count) {
+entry:
+  %none = icmp eq i64 %count, 0
+  br i1 %none, label %done, label %next
+next:
+  %i = phi i64 [ 0, %entry ], [ %i.next, %next ]
+  %source = getelementptr i32, ptr %from, i64 %i
+  %target = getelementptr i32, ptr %to, i64 %i
+  %word = load i32, ptr %source, align 1
+  store atomic i32 %word, ptr %target release, align 4
+  %i.next = add i64 %i, 1
+  %more = icmp ult i64 %i.next, %count
+  br i1 %more, label %next, label %done
+done:
+  ret void
+}
+
+define hidden ptr @export(i32 %which) {
+  %is1 = icmp eq i32 %which, 1
+  %is2 = icmp eq i32 %which, 2
+  %is3 = icmp eq i32 %which, 3
+  %p1 = select i1 %is1, ptr @ring, ptr @kick
+  %p2 = select i1 %is2, ptr @wait_memory, ptr %p1
+  %p3 = select i1 %is3, ptr @copy_words, ptr %p2
+  ret ptr %p3
+}
+""")
+
+# Loads the configuration as second argument and jumps to @kick; each 8-byte place is patched.
+_TRAMPOLINES = {
+    # movabs rsi, configuration; movabs rax, kick; jmp rax
+    "x86_64": (bytes.fromhex("48be" + "00" * 8 + "48b8" + "00" * 8 + "ffe0"), 2, 12),
+    # ldr x1, [pc, 12]; ldr x2, [pc, 16]; br x2; configuration; kick
+    "aarch64": (bytes.fromhex("61000058" "82000058" "40001fd6") + bytes(16), 12, 20),
+}
+
+
+def _build(arch: str) -> tuple[bytes, int]:
+    """The linked image and the offset of its @export, from the user's cache where it is whole."""
+    _, relax, declarations = ARCHITECTURES[arch]
+    source = TEXT.substitute(
+        declarations=declarations, relax=relax, sleepers=BELL_SLEEPERS,
+        futex_wait=FUTEX_WAIT, futex_wake=FUTEX_WAKE,
+    )
+    name = hashlib.sha256(f"{arch}\n{source}".encode()).hexdigest()[:32]
+    from drivers.native import image
+
+    path = cache_folder() / f"board-{name}.bin"
+    cached = image._read(path)
+    if cached is None:
+        cached = image._compile(source, arch)
+        image._write(path, *cached)
+    return cached
+
+
+class Native:
+    """The functions, bound to one bell. `configuration` and code live as long as the process."""
+
+    def __init__(self, system: System, bell_address: int, original_kick: int = 0) -> None:
+        exports = _image()
+        self.configuration = system.mmap(
+            4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0
+        )
+        self.bell_address = bell_address
+        CONFIG.pack_into(
+            (ctypes.c_char * CONFIG.size).from_address(self.configuration), 0,
+            original_kick, bell_address, address_of("syscall"), FUTEX_NUMBER[platform.machine()],
+        )
+        word, number = ctypes.c_uint64, ctypes.c_uint32
+        self.wait_memory = ctypes.CFUNCTYPE(
+            number, word, word, number, word, number, word, word, word, word, word, word
+        )(exports["wait_memory"])
+        self.copy_words = ctypes.PYFUNCTYPE(None, word, ctypes.c_char_p, word)(
+            exports["copy_words"]
+        )
+        self._ring = ctypes.PYFUNCTYPE(None, word)(exports["ring"])
+        self._sleepers = ctypes.c_uint32.from_address(bell_address + BELL_SLEEPERS)
+
+    def ring(self) -> None:
+        """Wakes whoever sleeps on the bell."""
+        self._ring(self.configuration)
+
+    def notify(self) -> None:
+        """Rings if somebody sleeps: for engines, after each store that others may wait for."""
+        if self._sleepers.value:
+            self._ring(self.configuration)
+
+
+def make_kick(system: System, bell_address: int, original: int) -> int:
+    """The address of a `void kick(void *queue)` that calls `original` and rings the bell."""
+    native = Native(system, bell_address, original)
+    code, configuration_at, kick_at = _TRAMPOLINES[host_arch()]
+    patched = bytearray(code)
+    struct.pack_into("<Q", patched, configuration_at, native.configuration)
+    struct.pack_into("<Q", patched, kick_at, _image()["kick"])
+    address, _ = map_code(system, bytes(patched))
+    return address
+
+
+@functools.cache
+def _image() -> dict[str, int]:
+    """The addresses of the functions: mapped at first use and never unmapped."""
+    image, entry = _build(host_arch())
+    relocations: tuple[Relocation, ...] = ()
+    address, _ = map_code(RealSystem(), image, relocations)
+    export = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint32)(address + entry)
+    return {name: int(export(i)) for i, name in enumerate(_EXPORTS)}

@@ -1,0 +1,341 @@
+"""The System that puts emulated boards under a driver: their nodes lead to a board process.
+
+Everything else goes to the System below. Descriptors are real ones (of the memfds behind the
+nodes), so that mapping and closing are the kernel's own; ioctls are packed into bytes, together
+with the memory that they point to, and answered by the board.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import weakref
+from dataclasses import dataclass
+
+from drivers.emulated.amd import marshal
+from drivers.emulated.native import make_kick
+from drivers.emulated.protocol import (
+    ACTION,
+    ARRAY,
+    FILE,
+    IOCTL_REQUEST,
+    MMAP_REQUEST,
+    OPEN_REQUEST,
+    Action,
+    Connection,
+    Disconnected,
+    Operation,
+)
+from drivers.emulated.user_memory import UserMemory, read_memory, write_memory
+from drivers.system import (
+    MAP_SHARED,
+    PAGE_BYTES,
+    PROT_READ,
+    PROT_WRITE,
+    RealSystem,
+    StackedSystem,
+    System,
+)
+
+DEFAULT_BOARD = "gfx1100"
+PREFIXES = ("/dev/kfd", "/dev/dri/", "/sys/class/kfd/", "/sys/devices/virtual/kfd/",
+            "/sys/class/drm/")
+END_TIMEOUT_S = 5.0
+
+# Run by a bare interpreter: the caller's module search path, then the board.
+_START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[5]); "
+    "from drivers.emulated.board import lay_out_low, main; "
+    "lay_out_low(sys.argv); main(sys.argv[1:])"
+)
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A descriptor of this process that leads to the board."""
+
+    number: int  # the board's name for it
+    inode: tuple[int, int]
+    path: str
+
+
+class _Process:
+    """The board's process and the sockets to it."""
+
+    def __init__(self, description: str) -> None:
+        ours, theirs = socket.socketpair()
+        paths = [os.path.abspath(path or os.curdir) for path in sys.path]
+        with ours, theirs:
+            self.child = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _START, str(theirs.fileno()),
+                 str(os.getpid()), "amd", description, json.dumps(paths)],
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+            )
+            self.control = Connection(socket.socket(fileno=os.dup(ours.fileno())))
+        self.idle: list[Connection] = []
+        self.lock = threading.Lock()
+
+    def ask(
+        self, operation: int, parts: list[bytes]
+    ) -> tuple[list[bytes], list[int], int]:
+        """Asks the board, on a socket that no other thread uses meanwhile."""
+        with self.lock:
+            connection = self.idle.pop() if self.idle else self._connect()
+        try:
+            answer = connection.ask(operation, parts)
+        except BaseException:
+            connection.close()
+            raise
+        with self.lock:
+            self.idle.append(connection)
+        return answer
+
+    def _connect(self) -> Connection:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.control.ask(Operation.CONNECT, [], (theirs.fileno(),))
+        return Connection(ours)
+
+    def end(self) -> None:
+        """Closes the sockets, and waits until the process has ended."""
+        for connection in (self.control, *self.idle):
+            connection.close()
+        self.idle.clear()
+        try:
+            self.child.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            self.child.wait()
+
+
+def _end(process: _Process, owner: int, descriptors: list[int]) -> None:
+    """What remains to be done when an EmulatedSystem goes, or Python does."""
+    for descriptor in descriptors:
+        os.close(descriptor)
+    descriptors.clear()
+    if os.getpid() == owner:
+        process.end()
+    else:
+        for connection in (process.control, *process.idle):
+            connection.close()
+
+
+class EmulatedSystem(StackedSystem):
+    """Emulated boards on top of another System.
+
+    `description` names them: 'gfx1100', 'gfx1100,gfx1201', 'gfx1100*2'. The board process starts
+    with the first node that is opened, and ends with `shut_down`, with this object, or with the
+    program, however that ends. When the last node is closed, what the program had goes.
+    """
+
+    def __init__(self, description: str = DEFAULT_BOARD, below: System | None = None) -> None:
+        super().__init__(below or RealSystem())
+        self.description = description
+        self.lock = threading.RLock()
+        self.process: _Process | None = None
+        self.owner = os.getpid()
+        self.opened: dict[int, _Open] = {}
+        self.user_memory = UserMemory()
+        self.shared: list[int] = []  # descriptors: the bell, the backing of each GPU
+        self.bell_address = 0
+        self._finalizer: weakref.finalize[..., EmulatedSystem] | None = None
+
+    # The board's process.
+
+    def _board(self) -> _Process:
+        if self.process is not None:
+            return self.process
+        process = _Process(self.description)
+        try:
+            _, self.shared, _ = process.ask(Operation.HELLO, [])
+        except Disconnected as failure:
+            process.end()
+            raise OSError(errno.ENODEV, "the emulated board did not start") from failure
+        self.process, self.owner = process, os.getpid()
+        self._finalizer = weakref.finalize(self, _end, process, self.owner, self.shared)
+        self.bell_address = self.below.mmap(
+            PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, self.shared[0], 0
+        )
+        return process
+
+    def _ask(self, operation: int, parts: list[bytes]) -> tuple[list[bytes], list[int], int]:
+        if os.getpid() != self.owner and self.process is not None:
+            raise OSError(errno.EBADF, "opened by another process")  # as kfd_ioctl
+        with self.lock:
+            process = self._board()
+        try:
+            return process.ask(operation, parts)
+        except Disconnected as failure:
+            raise OSError(errno.ENODEV, f"the emulated board has gone: {failure}") from failure
+
+    def _checked(
+        self, operation: int, parts: list[bytes]
+    ) -> tuple[list[bytes], list[int]]:
+        answer, descriptors, error = self._ask(operation, parts)
+        if error:
+            detail = answer[0].decode() if answer else os.strerror(error)
+            raise OSError(error, detail)
+        return answer, descriptors
+
+    def shut_down(self) -> None:
+        """Ends the board's process now. Descriptors and mappings stay, and lead nowhere."""
+        with self.lock:
+            if self._finalizer is not None:
+                self._finalizer()
+            if self.bell_address:
+                self.below.munmap(self.bell_address, PAGE_BYTES)
+            self.process, self.bell_address = None, 0
+            self.opened.clear()
+
+    def files(self) -> dict[str, str]:
+        """Every file of the emulated sysfs by its path."""
+        answer, _ = self._checked(Operation.FILES, [])
+        texts = [part.decode() for part in answer]
+        return dict(zip(texts[::2], texts[1::2], strict=True))
+
+    def log(self) -> list[str]:
+        """Why the board refused calls and stopped engines, a line each."""
+        answer, _ = self._checked(Operation.LOG, [])
+        return [line.decode() for line in answer]
+
+    # The calls.
+
+    def open(self, path: str, flags: int) -> int:
+        """Opens a node or file: an emulated one if its path is the boards'."""
+        if not path.startswith(PREFIXES):
+            return super().open(path, flags)
+        answer, descriptors = self._checked(
+            Operation.OPEN, [OPEN_REQUEST.pack(flags & 0xFFFFFFFF), os.fsencode(path)]
+        )
+        _, number = FILE.unpack(answer[0])
+        descriptor = descriptors[0]
+        with self.lock:
+            self.opened[descriptor] = _Open(number, _inode(descriptor), path)
+        return descriptor
+
+    def _lookup(self, descriptor: int) -> _Open | None:
+        """What a descriptor leads to, unless its number was closed and is something else now."""
+        found = self.opened.get(descriptor)
+        if found is None:
+            return None
+        try:
+            if _inode(descriptor) == found.inode:
+                return found
+        except OSError:
+            pass
+        with self.lock:
+            self.opened.pop(descriptor, None)
+        return None
+
+    def close(self, descriptor: int) -> None:
+        """Closes a descriptor."""
+        found = self._lookup(descriptor)
+        super().close(descriptor)
+        if found is None:
+            return
+        with self.lock:
+            self.opened.pop(descriptor, None)
+        if self.process is not None and os.getpid() == self.owner:
+            try:
+                self._ask(Operation.CLOSE, [FILE.pack(0, found.number)])
+            except OSError:
+                return  # the board has gone, and all that was open with it
+
+    def mmap(
+        self, size_bytes: int, protection: int, flags: int, descriptor: int, offset: int,
+        address: int = 0,
+    ) -> int:
+        """Maps memory; of an emulated node, if the board allows it."""
+        found = self._lookup(descriptor) if descriptor >= 0 else None
+        if found is not None and found.path.startswith("/dev/"):
+            self._checked(
+                Operation.MMAP,
+                [MMAP_REQUEST.pack(found.number, size_bytes, protection, flags, offset)],
+            )
+        return super().mmap(size_bytes, protection, flags, descriptor, offset, address)
+
+    def kick(self, function: int) -> int:
+        """A kick that also rings the bell, so that the board need not poll fast."""
+        below = super().kick(function)
+        with self.lock:
+            self._board()
+            return make_kick(self.below, self.bell_address, below)
+
+    def ioctl(self, descriptor: int, request: int, argument: int) -> int:
+        """Sends an ioctl to the board, with what it points to."""
+        found = self._lookup(descriptor)
+        if found is None:
+            return super().ioctl(descriptor, request, argument)
+        size = request >> 16 & 0x3FFF
+        given = bytearray(read_memory(argument, size))
+        arrays = marshal.arrays(request, given)
+        files = [
+            FILE.pack(place, self._number_of(given, place))
+            for place in marshal.descriptors(request, given)
+        ]
+        alias = 0
+        user = marshal.user_range(request, given)
+        if user is not None:
+            alias = self._alias(*user)
+        parts = [IOCTL_REQUEST.pack(found.number, request, alias), bytes(given),
+                 len(arrays).to_bytes(4, "little")]
+        parts += [
+            ARRAY.pack(place) + read_memory(address, count)
+            for place, address, count in arrays
+        ]
+        answer, descriptors = self._checked(Operation.IOCTL, parts + files)
+        return self._finish(answer, descriptors, argument, arrays)
+
+    def _number_of(self, given: bytearray, place: int) -> int:
+        """The board's name of a descriptor that stands in an argument; 0 for none."""
+        number = int.from_bytes(given[place : place + 4], "little", signed=True)
+        found = self._lookup(number)
+        return found.number if found is not None else 0
+
+    def _alias(self, address: int, size_bytes: int) -> int:
+        """One more than the backing offset of user memory that is shared already, or 0.
+
+        Raises OSError(EFAULT) for memory that is not there.
+        """
+        if address % PAGE_BYTES == 0:
+            for page in range(address, address + size_bytes, PAGE_BYTES):
+                read_memory(page, 1)
+        known = self.user_memory.find(address, size_bytes)
+        return 0 if known is None else known + 1
+
+    def _finish(
+        self, answer: list[bytes], descriptors: list[int], argument: int,
+        arrays: list[tuple[int, int, int]],
+    ) -> int:
+        """Writes back what the board has changed, and does what it asks for."""
+        error = int.from_bytes(answer[0], "little")
+        changed = bytearray(answer[1])
+        count = int.from_bytes(answer[2], "little")
+        addresses = {place: address for place, address, _ in arrays}
+        for part in answer[3 : 3 + count]:
+            (place,) = ARRAY.unpack_from(part)
+            write_memory(addresses[place], part[ARRAY.size :])
+        for part in answer[3 + count :]:
+            action, gpu, address, size_bytes, offset = ACTION.unpack(part)
+            if action == Action.STORE_DESCRIPTOR:
+                changed[offset : offset + 4] = descriptors.pop(0).to_bytes(4, "little")
+            elif action == Action.ADOPT:
+                self.user_memory.adopt(address, size_bytes, self.shared[1 + gpu], offset)
+            elif action == Action.RETURN:
+                self.user_memory.give_back(address, size_bytes, offset)
+        write_memory(argument, bytes(changed))
+        if error:
+            raise OSError(error, os.strerror(error) if error < 500 else "ENOTSUPP")
+        return 0
+
+
+def _inode(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
+
+
