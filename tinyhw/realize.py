@@ -117,9 +117,13 @@ def _place_temporaries(plan: Schedule) -> None:
 
 
 def copy_bytes(destination: storage.Held, source: storage.Held) -> None:
-    """Copies all of a buffer to one on another device, through the host; waits for both."""
+    """Copies all of a buffer to one on another device, through the host; waits for both.
+
+    What runs on the destination's device may still read what was there before: the last call's
+    copy, or a temporary whose memory this is now.
+    """
     source.wait()
-    destination.wait()
+    Device[destination.buffer.device].synchronize()
     destination.buffer.cpu_view()[:] = source.buffer.cpu_view()
     if DEBUG >= 2:
         size_bytes = source.buffer.size_bytes

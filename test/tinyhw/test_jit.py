@@ -206,6 +206,26 @@ def test_copies_between_devices_are_replayed():
         assert result.device == "LLVM" and result.item() == (2 * i + 1) * 3
 
 
+def test_a_replay_copies_to_a_device_that_has_read_the_last_copy():
+    """The other device is kept busy with each copy while the next call begins."""
+    n = 400
+    eye = Tensor.eye(n, device="LLVM:1").contiguous().realize()
+
+    @TinyJit
+    def slowly_moved(x):
+        y = (x * 2).realize().to("LLVM:1")
+        for _ in range(6):
+            y = (y @ eye).contiguous()
+        return y
+
+    kept = []
+    for i in range(12):
+        moved = slowly_moved(Tensor(np.full((n, n), i, np.float32), device="LLVM").realize())
+        kept.append((moved + 0).realize())
+    for i, tensor in enumerate(kept):
+        np.testing.assert_array_equal(tensor.numpy(), 2 * i)
+
+
 # ---- Variables ----
 
 
