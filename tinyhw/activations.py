@@ -67,15 +67,17 @@ class Activations(Elementwise):
 
     def tanh(self) -> Self:
         """The hyperbolic tangent."""
-        return 2 * (self * 2).sigmoid() - 1
+        return 2 * (self._float() * 2).sigmoid() - 1
 
     def sinh(self) -> Self:
         """The hyperbolic sine."""
-        return (self.exp() - self.neg().exp()) / 2
+        x = self._float()
+        return (x.exp() - x.neg().exp()) / 2
 
     def cosh(self) -> Self:
         """The hyperbolic cosine."""
-        return (self.exp() + self.neg().exp()) / 2
+        x = self._float()
+        return (x.exp() + x.neg().exp()) / 2
 
     def softplus(self, beta: float = 1.0) -> Self:
         """log(1 + exp(beta*self)) / beta."""
@@ -127,7 +129,7 @@ class Activations(Elementwise):
 
     def relu6(self) -> Self:
         """self within [0, 6]."""
-        return self.relu() - (self - 6).relu()
+        return (self > 6).where(6, self.relu())
 
     def hardswish(self) -> Self:
         """self * relu6(self + 3) / 6."""
@@ -136,7 +138,7 @@ class Activations(Elementwise):
     def hardsigmoid(self, alpha: float = 1 / 6, beta: float = 0.5) -> Self:
         """alpha*self + beta within [0, 1]."""
         x = alpha * self + beta
-        return x.relu() - (x - 1).relu()
+        return (x > 1).where(1, x.relu())
 
     def hardtanh(self, min_val: float = -1, max_val: float = 1) -> Self:
         """self within [min_val, max_val]."""
@@ -144,7 +146,8 @@ class Activations(Elementwise):
 
     def softsign(self) -> Self:
         """self / (1 + |self|)."""
-        return self / (1 + self.abs())
+        x = self._float()
+        return x / (1 + x.abs())
 
     def erf(self) -> Self:
         """The error function, to 1.2e-7."""

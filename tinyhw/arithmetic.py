@@ -79,6 +79,8 @@ class Arithmetic(Movement):
         """self / x as a float, or rounded: rounding_mode "floor" or "trunc"."""
         if rounding_mode == "floor":
             return self.idiv(x, reverse)
+        if rounding_mode is None and is_scalar(x) and not dtypes.is_float(self.dtype):
+            return self.cast(dtypes.default_float).div(x, reverse)  # -1 is no uint8
         a, b = self._operands(x, reverse)
         if rounding_mode == "trunc" and not dtypes.is_float(a.dtype):
             return _safe_integer_division(a, b)[0]
@@ -458,8 +460,8 @@ def _safe_integer_division(a: T, b: T) -> tuple[T, T]:
         return a._alu(Op.IDIV, b), a._alu(Op.MOD, b)
     zero = b.eq(0)
     unsafe = zero if unsigned else zero | b.eq(-1)
-    divisor = unsafe.where(1, b)
-    quotient, remainder = (a._alu(op, divisor._broadcast_to(a.shape)) for op in (Op.IDIV, Op.MOD))
+    a, divisor = a._broadcasted(unsafe.where(1, b))
+    quotient, remainder = (a._alu(op, divisor) for op in (Op.IDIV, Op.MOD))
     if not unsigned:
         quotient = b.eq(-1).where(-a, quotient)
     return zero.where(0, quotient), unsafe.where(0, remainder)

@@ -200,12 +200,13 @@ class Products(Indexing):
         axes = tuple(range(-len(kernel), 0))
         if count_include_pad and not ceil_mode:
             return total.mean(axes)
-        ones = self.const_like(1)
-        if count_include_pad:
-            ones = ones.pad(_padding(padding, len(kernel)), value=1)
-        inside = 0 if count_include_pad else padding
-        _, counted, _ = ones._pooled(kernel, step, dilation, inside, ceil_mode, 0.0)
-        counts = counted.pool_windows(kernel, step, dilation).sum(axes)
+        # What ceil_mode adds behind the padding never counts.
+        inside = self.const_like(1).pad(
+            _padding(padding, len(kernel)), value=float(count_include_pad)
+        )
+        if ceil_mode:
+            inside = inside.pad([(0, x._fixed(a) - inside._fixed(a)) for a in range(x.ndim)])
+        counts = inside.pool_windows(kernel, step, dilation).sum(axes)
         return total.sum(axes) / counts
 
     def max_pool2d(

@@ -99,6 +99,17 @@ def test_gradients_stay_finite_far_out_and_at_zero(function: str) -> None:
     same(lambda t: getattr(t, function)(), x, theirs=theirs)
 
 
+def test_bounded_functions_have_their_bounds_at_infinity() -> None:
+    ends = np.array([-np.inf, np.inf, np.nan], np.float32)
+    forward(lambda x: x.relu6(), ends, theirs=F.relu6)
+    forward(lambda x: x.hardsigmoid(), ends, theirs=F.hardsigmoid)
+
+
+@pytest.mark.parametrize("name", ["tanh", "sinh", "cosh"])
+def test_functions_of_whole_numbers_do_not_wrap(name: str) -> None:
+    forward(lambda x: getattr(x, name)(), np.array([-(2**31), -2, 3, 2**31 - 1], np.int32))
+
+
 def test_sign_and_the_power_of_zero() -> None:
     forward(lambda x: x.sign(), np.array([-2.0, 0.0, 3.0, np.inf], np.float32))
     forward(lambda x: x**0, floats(3))
@@ -149,6 +160,12 @@ def test_pow_follows_c_on_special_values() -> None:
     same(lambda x: x**2.0, np.array([0.0, -2.0, 3.0], np.float32))
 
 
+def test_negative_zero_keeps_its_sign_under_odd_negative_powers() -> None:
+    base = np.array([-0.0, -0.0, -0.0, 0.0, 0.0], np.float32)
+    power = np.array([-3.0, -2.0, -1.5, -3.0, -2.0], np.float32)
+    forward(lambda x, y: x**y, base, power)
+
+
 def test_pow_of_integers() -> None:
     base, exponent = integers(40, low=-5, high=6), integers(40, low=0, high=9, seed=1)
     forward(lambda x, y: x**y, base, exponent)
@@ -182,6 +199,15 @@ def test_integer_division_never_traps() -> None:
 def test_division_of_integers_is_a_float() -> None:
     forward(lambda x, y: x / y, integers(6), integers(6, low=1, seed=1))
     forward(lambda x: 1 / x, integers(6, low=1))
+    forward(lambda x: x / -2, integers(5, low=0, dtype="uint8"))
+    forward(lambda x: -1 / x, integers(5, low=1, dtype="uint8"))
+
+
+def test_a_number_is_divided_by_a_tensor_of_integers() -> None:
+    x = integers(3, 1, low=1)
+    forward(lambda t: 7 // t, x)
+    forward(lambda t: -7 % t, x)
+    assert Tensor(-7).fmod(Tensor(x)).shape == (3, 1)
 
 
 COMPARISONS: list[tuple[str, Any]] = [

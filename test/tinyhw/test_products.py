@@ -128,6 +128,11 @@ def test_pools_with_dilation_and_without_padding_in_the_count() -> None:
     same(lambda t: t.max_pool2d((2, 2), 1, 2), x, theirs=lambda t: F.max_pool2d(t, 2, 1, 0, 2))
     same(lambda t: t.avg_pool2d(3, 2, padding=1, count_include_pad=False), x,
          theirs=lambda t: F.avg_pool2d(t, 3, 2, 1, count_include_pad=False))
+    for include in (True, False):
+        for kernel, stride, padding in [((3, 2), (3, 3), (1, 0)), ((3, 3), (2, 2), (1, 1))]:
+            x = floats(1, 1, 8, 6)
+            same(lambda t: t.avg_pool2d(kernel, stride, 1, padding, True, include), x,  # noqa: B023
+                 theirs=lambda t: F.avg_pool2d(t, kernel, stride, padding, True, include))  # noqa: B023
     forward(lambda t: t.max_pool2d(2), integers(1, 1, 4, 4), theirs=lambda t: F.max_pool2d(
         t.float(), 2).int())
 
