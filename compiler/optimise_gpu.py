@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from compiler.facts import (
     Contraction,
     Facts,
+    best_divisor,
     consecutive_axis,
     find_contraction,
     is_static,
@@ -27,6 +28,9 @@ GRID_LIMITS = (1 << 24, 65535, 65535)
 
 SHORT = 16
 """Elements of a reduction that one thread may as well add up alone."""
+
+FEWEST_ALONG_X = 16
+"""Threads that should read neighbours: a cache line's part that is fetched at once."""
 
 LIGHT_NODES = 40
 """An expression with fewer nodes than this may be computed at several places by one thread."""
@@ -48,6 +52,11 @@ def _power_above(extent: int) -> int:
     return 1 << (extent - 1).bit_length()
 
 
+def _covered(extent: int, lanes: int) -> int:
+    """Positions, existing or not, that passes of so many lanes go over."""
+    return -(-extent // lanes) * lanes
+
+
 class _Block:
     """The threads of a block, as they are given to axes."""
 
@@ -58,9 +67,16 @@ class _Block:
         self.threads: dict[Node, int] = {}
 
     def give(self, axis: Node, dimension: int, most: int | None = None) -> int:
-        """As many threads as the axis can use, at most `most`, along one dimension."""
+        """As many threads as the axis can use well, at most `most`, along one dimension."""
         limit = self.left if most is None else min(most, self.left)
-        lanes = min(_power_above(upper_of(axis)), 1 << (limit.bit_length() - 1))
+        extent = upper_of(axis)
+        lanes = most_used = min(_power_above(extent), 1 << (limit.bit_length() - 1))
+        least = FEWEST_ALONG_X if dimension == 0 else 2
+        while lanes > least and lanes < 2 * extent:  # fewer, where many have nothing to do
+            lanes //= 2
+            if _covered(extent, most_used) > 1.25 * _covered(extent, lanes):
+                most_used = lanes
+        lanes = most_used
         if lanes > 1:
             self.share(axis, dimension, lanes)
             self.left //= lanes
@@ -168,10 +184,12 @@ def _plan_reduction(facts: Facts) -> Plan:
     longest = max(upper_of(axis) for axis in axes.values())
     results = math.prod(upper_of(a) for a in shared)
     wanted = facts.target.threads * facts.target.block_threads
-    along_rows = any(facts.stride(load.src[1], axes[r]) == 1
-                     for r in facts.reduces for load in facts.loads)  # fmt: skip
+    along_rows = any(consecutive_axis(facts, reduce) is axes[reduce] for reduce in facts.reduces)
     together = longest > SHORT and (bool(free) or along_rows or results < wanted)
     block = _Block(facts)
+    if not together and 1 < math.prod(upper_of(a) for a in free) <= 4 * SHORT:
+        block.fill(_by_stride(facts, facts.store.src[1], shared))  # a thread goes over its row
+        return block.plan([*shared, *free], shared, _reduce_orders(facts, block, axes))
     if not together:
         block.fill(_by_stride(facts, facts.store.src[1], facts.ranges))
         return block.plan(facts.ranges, facts.ranges, _reduce_orders(facts, block, axes))
@@ -220,34 +238,50 @@ def _reduce_orders(
 
 # ---- contractions ----
 
+DEEP = 256
+"""Elements of a sum that threads should share, where the results do not keep all threads busy."""
+
 # Places of a thread along rows and columns, from the most reuse of a load to the most blocks.
 _PLACES = ((4, 4), (4, 2), (2, 2), (1, 2), (1, 1))
 
 
 def _plan_contraction(facts: Facts, c: Contraction) -> Plan | None:
-    """Threads in a square, each with a small square of results; None if that has no use."""
-    if not c.rows:
-        return None
-    target, depth = facts.target, math.prod(upper_of(a) for a in c.reduce.src[1:])
-    results = math.prod(upper_of(a) for a in facts.ranges)
-    if results < target.threads * target.block_threads and depth > 8 * results:
-        return None  # few long sums: threads add them up together
+    """Threads in a square, each with a small square of results; None if that has no use.
+
+    Where results are few and sums long, a side of the square are threads that share each sum.
+    """
+    target = facts.target
     row = max((a for a in c.rows if is_static(a)), key=upper_of, default=None)
     if row is None:
         return None
+    longest = max(c.reduce.src[1:], key=upper_of)
+    results = math.prod(upper_of(a) for a in facts.ranges)
+    deep = results < target.threads * target.block_threads and upper_of(longest) >= DEEP
     block = _Block(facts)
-    side = 1 << (target.block_threads.bit_length() // 2)
-    block.give(c.lane_axis, 0, max(side, target.block_threads // _power_above(upper_of(row))))
-    block.give(row, 1)
-    for tall, wide in _PLACES:
-        block.unroll(row, tall)
-        block.unroll(c.lane_axis, wide)
-        if block.blocks() >= target.threads or (tall, wide) == _PLACES[-1]:
-            break
+    if deep:
+        block.give(c.lane_axis, 0, target.lane_width)
+        block.give(longest, 1)
+        block.unroll(row, _places_of(row))
+    else:
+        side = 1 << (target.block_threads.bit_length() // 2)
+        block.give(c.lane_axis, 0, max(side, target.block_threads // _power_above(upper_of(row))))
+        block.give(row, 1)
+        for tall, wide in _PLACES:
+            block.unroll(row, tall)
+            block.unroll(c.lane_axis, wide)
+            if block.blocks() >= target.threads:
+                break
     others = [a for a in facts.ranges if a not in (row, c.lane_axis)]
+    block.fill(others, first=2)
     order = [*others, row, c.lane_axis]
     narrow_address = c.narrow.src[1]
     reduce_axes = sorted(c.reduce.src[1:], key=lambda a: -abs(facts.stride(narrow_address, a) or 0))
-    if is_static(reduce_axes[-1]):
-        block.tiles[reduce_axes[-1]] = Tile(tile_of(upper_of(reduce_axes[-1]), 4))
+    inner = reduce_axes[-1]
+    block.unroll(inner, 4 if deep or not is_static(inner) else tile_of(upper_of(inner), 4))
     return block.plan(order, order, {c.reduce: tuple(reduce_axes)})
+
+
+def _places_of(row: Node) -> int:
+    """Rows for one thread where threads share sums: all, or a good part."""
+    extent = upper_of(row)
+    return extent if extent <= 8 else max(best_divisor(extent, 8), 4)

@@ -136,7 +136,8 @@ class _AmdgpuRenderer(Renderer):
         """A number that the hardware gives, read where the kernel begins."""
         stem = f"%{what}.{'xyz'[node.arg]}"
         self.names[node] = stem
-        call = f"call range(i32 0, {bounds(node)[1] + 1}) i32 @llvm.amdgcn.{what}.id"
+        known = f"range(i32 0, {bounds(node)[1] + 1}) " if node.src else ""
+        call = f"call {known}i32 @llvm.amdgcn.{what}.id"
         lines = [f"  {stem} = {call}.{'xyz'[node.arg]}()"]
         if self.convention.index_bits == 64:
             lines = [f"  {stem}.i32 = {lines[0].partition(' = ')[2]}"]
