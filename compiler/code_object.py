@@ -38,8 +38,9 @@ class CodeObject:
     On AMD GPUs it is the offset of the kernel descriptor (`compiler/amdgpu.py`), 64-byte aligned,
     where dispatch packets want it; the code lies where the descriptor says.
     `grid` is the number of blocks to launch unless the caller says otherwise (GPU code that comes
-    from a plan relies on its being no more), `block` the threads of each. A block takes `local_bytes` of local memory, a thread `private_bytes`
-    of scratch memory; threads run in groups of `lane_width`.
+    from a plan relies on its being no more), `block` the threads of each. A block takes
+    `local_bytes` of local memory, a thread `private_bytes` of scratch memory; threads run in
+    groups of `lane_width`.
     `operations` and `bytes_moved` are estimates for reports only.
     """
 

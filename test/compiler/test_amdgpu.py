@@ -255,6 +255,12 @@ def test_variables_are_longs_in_argument_memory() -> None:
     assert "trunc i64 %var_n.slot to i32" in code.source
 
 
+def test_a_grid_whose_size_is_not_known_has_long_indices() -> None:
+    data, block = flat(0, F32, 1 << 20), Node(Op.GRID, dtypes.index, (), 0)
+    code = build(kernel([data], store(data, block, const(1.0, F32))), gpu_target("gfx1100"))
+    assert "i32 @llvm.amdgcn.workgroup.id.x()" in code.source and "range(" not in code.source
+
+
 # ---- refused before LLVM dies of it ----
 
 

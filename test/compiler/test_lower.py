@@ -144,9 +144,7 @@ def test_lanes_that_one_place_leaves_out_are_loaded_for_another(
     weight = param(2, w.shape).reshape((cout, 1, cin, size)).expand(full)
     value = seen.reshape((1, width, cin, size)).expand(full).alu(Op.MUL, weight)
     found, _, _ = compile_and_run(value.reduce(Op.ADD, (2, 3)), [x, w], target)
-    expected = sum(
-        w[:, :, k] @ x[:, k * dilation : k * dilation + width] for k in range(size)
-    )
+    expected = sum(w[:, :, k] @ x[:, k * dilation : k * dilation + width] for k in range(size))
     np.testing.assert_allclose(found.reshape(cout, width), expected, atol=1e-5)
 
 
