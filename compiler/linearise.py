@@ -19,13 +19,14 @@ from compiler.emit import Emitter, block_variable, lane_variable, thread_variabl
 from compiler.ir import Node, Op, index, toposort
 from compiler.linear import LinearKernel
 from compiler.lower import identity
-from compiler.plan import Grid, Plan, Stage, count_bytes, count_operations, dependencies
+from compiler.plan import Grid, Plan, Shared, Stage, count_bytes, count_operations, dependencies
 from compiler.symbolic import (
     FALSE,
     TRUE,
     conjunction,
     idiv,
     less,
+    linear,
     minimum,
     mod,
     mul,
@@ -35,11 +36,21 @@ from compiler.symbolic import (
 
 @dataclass(frozen=True)
 class OpenAxis:
-    """An axis inside its loop: the index at each unrolled place, and where a lane exists."""
+    """An axis inside its loop: the index at each unrolled place, and where a lane exists.
+
+    `first` is where the tile begins, `offsets` how far from there each place is.
+    """
 
     places: tuple[Node, ...]
     masks: tuple[Node, ...]
     lanes: int
+    first: Node
+    offsets: tuple[Node, ...]
+
+    @property
+    def step(self) -> int:
+        """Positions of the tile."""
+        return len(self.places) * self.lanes
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,8 @@ class _Lineariser:
         self.depends = dependencies(plan.store)
         self.reduces = [n for n in toposort(plan.store) if n.op is Op.REDUCE]
         self.staged = {stage.load: stage for stage in plan.stages}
+        self.shared = {shared.load: shared for shared in plan.shared}
+        self.copies: dict[Shared, Node] = {}
         self.open: dict[Node, OpenAxis] = {}
         self.on_threads = plan.threads is not None
         self.emitter = Emitter(fixed_grid=self.on_threads)
@@ -166,11 +179,12 @@ class _Lineariser:
                 self.emitter.end(loop)
 
     def _open_axis(self, axis: Node, base: Node, segment: Segment) -> OpenAxis:
-        places, masks = [], []
+        places, masks, offsets = [], [], []
         for group in range(segment.unroll):
-            place, mask = base + group * segment.lanes, TRUE
+            offset, mask = index(group * segment.lanes), TRUE
             if segment.lanes > 1:
-                place = place + self._lane(axis, segment.lanes)
+                offset = offset + self._lane(axis, segment.lanes)
+            place = base + offset
             if segment.lanes > 1 or segment.ragged:
                 mask = less(place, axis.src[0])
             if self.on_threads and mask is not TRUE:
@@ -179,7 +193,8 @@ class _Lineariser:
                 place = minimum(place, axis.src[0] - 1)
             places.append(place)
             masks.append(mask)
-        return OpenAxis(tuple(places), tuple(masks), segment.lanes)
+            offsets.append(offset)
+        return OpenAxis(tuple(places), tuple(masks), segment.lanes, base, tuple(offsets))
 
     def _lane(self, axis: Node, lanes: int) -> Node:
         """The index that differs between the lanes along an axis."""
@@ -215,12 +230,15 @@ class _Lineariser:
     def _value(self, root: Node, places: Mapping[Node, Node]) -> Node:
         """The scalar expression at one place, as an emitted instruction."""
         replacements = dict(places)
-        for node in toposort(root, lambda n: n not in self.results and n not in self.staged):
+        known = (self.results, self.staged, self.shared)
+        for node in toposort(root, lambda n: not any(n in found for found in known)):
             if node in self.results:
                 key = tuple(places[a] for a in self._open_among(node))
                 replacements[node] = self.results[node][key]
             elif node in self.staged:
                 replacements[node] = self._staged_load(self.staged[node], places)
+            elif node in self.shared:
+                replacements[node] = self._shared_load(node, places)
         return self.emitter.emit(rebuild(root, replacements), self._mask(places))
 
     def _store(self) -> None:
@@ -366,6 +384,7 @@ class _Lineariser:
             return
         with self._results_scope():
             self._reduce_what_is_ready(inner)
+            self._copy_together([s for s in self.plan.shared if s.reduce is node])
             for number, here in enumerate(self._places(axes)):
                 mask = self._mask(here)
                 for places, parts in zip(outputs, registers, strict=True):
@@ -376,7 +395,51 @@ class _Lineariser:
                     register = parts[number % len(parts)]
                     self.emitter.update(register, value, node.arg)
 
-    # ---- local memory ----
+    # ---- local memory of threads ----
+
+    def _copy_together(self, wanted: Sequence[Shared]) -> None:
+        """Copies what the block's threads are about to read, each thread its share."""
+        if not wanted:
+            return
+        emitter, block = self.emitter, self.plan.block
+        strides = (1, block[0], block[0] * block[1])
+        thread = index(0)
+        for d in range(3):
+            thread = thread + thread_variable(d, block[d]) * strides[d]
+        emitter.barrier()  # all have read what the last pass needed
+        for shared in wanted:
+            axes = self._tile_axes(shared.load)
+            size = math.prod(self.open[axis].step for axis in axes)
+            if shared not in self.copies:
+                most = math.prod(self.plan.tile(axis).step for axis in axes)
+                self.copies[shared] = emitter.local(shared.load.dtype, next(self.counter), most)
+            for start in range(0, size, math.prod(block)):
+                number = thread + start
+                places, rest = {}, number
+                for axis in reversed(axes):
+                    opened = self.open[axis]
+                    place = opened.first + mod(rest, index(opened.step))
+                    places[axis] = minimum(place, axis.src[0] - 1)
+                    rest = idiv(rest, index(opened.step))
+                value = emitter.emit(rebuild(shared.load, places), TRUE)
+                emitter.store(self.copies[shared], number, value, less(number, index(size)))
+        emitter.barrier()
+
+    def _tile_axes(self, load: Node) -> list[Node]:
+        """The axes that a LOAD's address depends on, neighbours in memory last."""
+        strides, _ = linear(load.src[1])
+        return sorted(self._open_among(load), key=lambda axis: -abs(strides.get(axis, 0)))
+
+    def _shared_load(self, load: Node, places: Mapping[Node, Node]) -> Node:
+        """The LOAD from the common copy that stands for `load` at one place."""
+        address = index(0)
+        for axis in self._tile_axes(load):
+            opened = self.open[axis]
+            offset = opened.offsets[opened.places.index(places[axis])]
+            address = address * opened.step + offset
+        return Node(Op.LOAD, load.dtype, (self.copies[self.shared[load]], address))
+
+    # ---- local memory of a processor ----
 
     def _copy_to_local(self, stage: Stage) -> None:
         """Copies what a staged LOAD reads inside the open output loops."""

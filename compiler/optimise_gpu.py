@@ -21,7 +21,7 @@ from compiler.facts import (
     upper_of,
 )
 from compiler.ir import Node, toposort
-from compiler.plan import Grid, Plan, Tile
+from compiler.plan import Grid, Plan, Shared, Tile
 
 GRID_LIMITS = (1 << 24, 65535, 65535)
 """Blocks along x, y and z. An AQL packet counts threads in 32 bits, and a block has up to 256."""
@@ -110,6 +110,7 @@ class _Block:
         order: Sequence[Node],
         spread: Sequence[Node],
         reduce_order: dict[Node, tuple[Node, ...]],
+        shared: tuple[Shared, ...] = (),
     ) -> Plan:
         """The plan, with `spread` over the grid: the last axis' blocks are neighbours."""
         facts = self.facts
@@ -121,6 +122,7 @@ class _Block:
             reduce_order,
             grids=_spread(facts, spread, self.tiles),
             threads=self.threads,
+            shared=shared,
         )
 
 
@@ -241,6 +243,9 @@ def _reduce_orders(
 DEEP = 256
 """Elements of a sum that threads should share, where the results do not keep all threads busy."""
 
+SHARED_DEPTH = 16
+"""How far along a sum the tiles of its factors go that are in local memory at a time."""
+
 # Places of a thread along rows and columns, from the most reuse of a load to the most blocks.
 _PLACES = ((4, 4), (4, 2), (2, 2), (1, 2), (1, 1))
 
@@ -277,8 +282,24 @@ def _plan_contraction(facts: Facts, c: Contraction) -> Plan | None:
     narrow_address = c.narrow.src[1]
     reduce_axes = sorted(c.reduce.src[1:], key=lambda a: -abs(facts.stride(narrow_address, a) or 0))
     inner = reduce_axes[-1]
-    block.unroll(inner, 4 if deep or not is_static(inner) else tile_of(upper_of(inner), 4))
-    return block.plan(order, order, {c.reduce: tuple(reduce_axes)})
+    shared = () if deep else _through_local_memory(facts, c, block)
+    if shared:
+        block.unroll(inner, SHARED_DEPTH)
+    else:
+        block.unroll(inner, 4 if deep or not is_static(inner) else tile_of(upper_of(inner), 4))
+    return block.plan(order, order, {c.reduce: tuple(reduce_axes)}, shared)
+
+
+def _through_local_memory(facts: Facts, c: Contraction, block: _Block) -> tuple[Shared, ...]:
+    """The factors, if a block reads every element of them often enough to share it."""
+    places = math.prod(block.tiles.get(a, Tile()).unroll for a in facts.ranges)
+    (inner, *others) = c.reduce.src[1:]
+    if others or places < 8 or not is_static(inner) or upper_of(inner) < 4 * SHARED_DEPTH:
+        return ()
+    for load in (c.wide, c.narrow):
+        if any(facts.stride(load.src[1], axis) is None for axis in facts.depends[load]):
+            return ()
+    return (Shared(c.wide, c.reduce), Shared(c.narrow, c.reduce))
 
 
 def _places_of(row: Node) -> int:

@@ -42,6 +42,18 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """A LOAD whose values the threads of a block fetch together, on GPUs.
+
+    Before every pass of `reduce`'s innermost loop, they copy what all of them will read in it into
+    local memory, each element once, laid out as in `load`'s buffer.
+    """
+
+    load: Node
+    reduce: Node
+
+
+@dataclass(frozen=True)
 class Grid:
     """An output axis that is shared out among blocks, `chunk` loop passes to each.
 
@@ -73,6 +85,7 @@ class Plan:
     stages: tuple[Stage, ...] = ()
     grids: tuple[Grid, ...] = ()
     threads: Mapping[Node, int] | None = None
+    shared: tuple[Shared, ...] = ()
 
     def tile(self, axis: Node) -> Tile:
         """The tile of an axis; one position at a time unless planned otherwise."""
@@ -107,6 +120,8 @@ class Plan:
             lines += [f"  reduce {reduce.arg.name} {self._axis(axis)}" for axis in axes]
         for stage in self.stages:
             lines.append(f"  stage argument {stage.load.src[0].arg[0]} at depth {stage.depth}")
+        for shared in self.shared:
+            lines.append(f"  argument {shared.load.src[0].arg[0]} through local memory")
         return "\n".join(lines)
 
     def _axis(self, axis: Node) -> str:

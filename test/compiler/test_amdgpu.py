@@ -98,6 +98,11 @@ REAL: dict[str, Callable[[], Node]] = {
     "softmax": lambda: softmax((64, 1000)),
     "matmul": lambda: matmul(param(1, (128, 256)), param(2, (256, 192))),
     "matmul with rests": lambda: matmul(param(1, (45, 33)), param(2, (33, 70))),
+    "large matmul": lambda: matmul(param(1, (2048, 300)), param(2, (300, 2048))),
+    "float16 matmul": lambda: matmul(
+        typed(1, (1024, 512), dtypes.float16), typed(2, (512, 1024), dtypes.float16)
+    ),
+    "long sums of products": lambda: matmul(param(1, (20, 5000)), param(2, (5000, 30))),
     "convolution": convolution,
     "masks": masked,
     "gather": lambda: param(1, (70, 50)).gather(typed(2, (90,), dtypes.int32)),

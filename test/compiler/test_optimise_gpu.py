@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from unittest import mock
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from compiler import optimise_gpu
 from compiler.dtype import dtypes
 from compiler.ir import Node, Op
+from compiler.linear import LinearKernel
 from compiler.linearise import linearise
 from compiler.lower import lower
 from compiler.optimise import optimise
@@ -197,6 +199,24 @@ def test_random_matmuls(shape: tuple[int, int, int], left: bool, right: bool, th
     np.testing.assert_allclose(found, a @ b, atol=1e-4)
 
 
+@pytest.mark.parametrize("transposed", ["neither", "left", "right"])
+@pytest.mark.parametrize("m, k, n", [(64, 64, 64), (33, 70, 45), (20, 65, 19)])
+def test_factors_of_a_matmul_go_through_local_memory(
+    m: int, k: int, n: int, transposed: str
+) -> None:
+    a, b = random(m, k), random(k, n)
+    left, right = param(1, (m, k)), param(2, (k, n))
+    arrays = [a, b]
+    if transposed == "left":
+        left, arrays[0] = param(1, (k, m)).permute((1, 0)), a.T.copy()
+    if transposed == "right":
+        right, arrays[1] = param(2, (n, k)).permute((1, 0)), b.T.copy()
+    target = replace(SMALL_GPU, threads=1)
+    found, plan, _ = compile_and_run(matmul(left, right), arrays, target)
+    assert {shared.load.src[0].arg[0] for shared in plan.shared} == {1, 2}
+    np.testing.assert_allclose(found, a @ b, atol=1e-4)
+
+
 @BOTH
 def test_convolution_with_a_stride(target: object) -> None:
     x, w = random(2, 3, 13), random(5, 3, 4)
@@ -212,13 +232,28 @@ def test_convolution_with_a_stride(target: object) -> None:
 # ---- that the interpreter would notice ----
 
 
-def test_a_missing_barrier_is_noticed() -> None:
+def test_a_missing_barrier_of_a_shared_sum_is_noticed() -> None:
     x = random(2, 300)
     output = param(0, (2, 1)).assign(param(1, x.shape).reduce(Op.ADD, (1,)))
     kernel = linearise(optimise(lower(output), GPU))
-    barriers = [i for i, node in enumerate(kernel.body) if node.op is Op.BARRIER]
-    assert len(barriers) > 3
-    for gone in barriers[:-1]:  # the last one is for a loop around it
-        body = (*kernel.body[:gone], *kernel.body[gone + 1 :])
+    # The last one is for a loop around it.
+    for broken in list(without_a_barrier(kernel))[:-1]:
         with pytest.raises(AssertionError, match="races"):
-            run(replace(kernel, body=body), [np.zeros(2, np.float32), x.reshape(-1)])
+            run(broken, [np.zeros(2, np.float32), x.reshape(-1)])
+
+
+def test_a_missing_barrier_of_a_matmul_is_noticed() -> None:
+    n = 64
+    output = param(0, (n, n)).assign(matmul(param(1, (n, n)), param(2, (n, n))))
+    kernel = linearise(optimise(lower(output), replace(SMALL_GPU, threads=1)))
+    a = random(n, n).reshape(-1)
+    for broken in without_a_barrier(kernel):
+        with pytest.raises(AssertionError, match="races"):
+            run(broken, [np.zeros(n * n, np.float32), a, a])
+
+
+def without_a_barrier(kernel: LinearKernel) -> Iterator[LinearKernel]:
+    barriers = [i for i, node in enumerate(kernel.body) if node.op is Op.BARRIER]
+    assert len(barriers) >= 2
+    for gone in barriers:
+        yield replace(kernel, body=(*kernel.body[:gone], *kernel.body[gone + 1 :]))
