@@ -18,7 +18,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from drivers.errors import ArgumentMismatch, DeviceClosed, OutOfDeviceMemory, SystemCallFailed
+from drivers.errors import (
+    ArgumentMismatch,
+    DeviceClosed,
+    HardwareError,
+    OutOfDeviceMemory,
+    SystemCallFailed,
+)
 from drivers.system import (
     MADV_HUGEPAGE,
     MAP_ANONYMOUS,
@@ -212,22 +218,33 @@ class Allocator:
             try:
                 if self._limit is not None and self._mapped + size_bytes > self._limit:
                     raise OSError(errno.ENOMEM, "over the device's limit")
-                address = self._system.mmap(
-                    size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0
-                )
+                address = self._obtain(size_bytes)
                 break
-            except OSError as error:
+            except (OSError, SystemCallFailed) as error:
                 if error.errno != errno.ENOMEM:
+                    if isinstance(error, SystemCallFailed):
+                        raise
                     raise SystemCallFailed.wrap(error, "mmap", self._device) from error
                 if last_try:
                     raise self._out_of_memory(size_bytes) from error
                 reclaimer.wait(timeout_ms=1e3 * PATIENCE_S)
                 self._give_back_all()
         self._mapped += size_bytes
+        return address
+
+    def _obtain(self, size_bytes: int) -> int:
+        """Memory from the system, at a page's start. Raises OSError or SystemCallFailed."""
+        address = self._system.mmap(
+            size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0
+        )
         if size_bytes >= HUGE_PAGE_BYTES:
             with contextlib.suppress(OSError):  # only advice
                 self._system.madvise(address, size_bytes, MADV_HUGEPAGE)
         return address
+
+    def _give_back(self, address: int, size_bytes: int) -> None:
+        """Returns memory to the system. Raises OSError or HardwareError."""
+        self._system.munmap(address, size_bytes)
 
     def _out_of_memory(self, size_bytes: int) -> OutOfDeviceMemory:
         limit = "" if self._limit is None else f" of a limit of {format_bytes(self._limit)}"
@@ -288,8 +305,8 @@ class Allocator:
 
     def _unmap(self, address: int, size_bytes: int) -> None:
         self._mapped -= size_bytes
-        with contextlib.suppress(OSError):  # it is ours no longer, whatever munmap says
-            self._system.munmap(address, size_bytes)
+        with contextlib.suppress(OSError, HardwareError):  # it is ours no longer, whatever it says
+            self._give_back(address, size_bytes)
 
 
 def format_bytes(size_bytes: int) -> str:

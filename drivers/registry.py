@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,8 +67,42 @@ def _open_processor(compiler: str) -> Callable[..., Device]:
     return opened
 
 
+OFF = ("", "0")
+
+
+def _emulated() -> str:
+    """What EMULATE asks for: a description of boards, or '' for the hardware."""
+    asked = os.environ.get("EMULATE", "")
+    return "" if asked in OFF else asked
+
+
+def _amd_missing() -> tuple[str, str]:
+    from drivers.amd.abi import KFD_NODE, MISSING_REMEDY, missing_node
+
+    if _emulated() or os.path.exists(KFD_NODE):
+        return "", ""
+    return missing_node(), MISSING_REMEDY
+
+
+@functools.cache
+def _board(description: str, process: int) -> System:
+    """The emulated boards of this process; devices that are opened again find them as they were."""
+    from drivers.emulated.system import EmulatedSystem
+
+    return EmulatedSystem() if description == "1" else EmulatedSystem(description)
+
+
+def _open_amd(name: str, *, system: System | None = None, **options: Any) -> Device:
+    from drivers.amd.device import AmdDevice
+
+    asked = _emulated()
+    if system is None and asked:
+        system = _board(asked, os.getpid())
+    return AmdDevice(name, system=system, **options)
+
+
 BACKENDS: dict[str, Backend] = {
-    "AMD": _planned("AMD's kernel driver"),
+    "AMD": Backend("an AMD GPU, by its kernel driver", _amd_missing, _open_amd),
     "NV": _planned("NVIDIA's kernel driver"),
     "QCOM": _planned("Qualcomm's kernel driver"),
     "METAL": _planned("Apple's Metal"),
@@ -125,7 +161,7 @@ def open_device(
     """
     kind, index = _parse(name)
     backend = BACKENDS[kind]
-    sentence, remedy = backend.missing()
+    sentence, remedy = backend.missing() if system is None else ("", "")
     if sentence or backend.open is None:
         raise DeviceNotAvailable(
             f"{name} cannot be opened: {sentence}", device=name, operation="open", remedy=remedy

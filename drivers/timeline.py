@@ -16,6 +16,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from drivers.errors import ArgumentMismatch, DeviceHang, ForkedProcess
 from drivers.native.image import native
@@ -93,6 +94,22 @@ class Point:
         return f"Point({self.timeline.name!r}, {self.value})"
 
 
+class Home(Protocol):
+    """Where a device keeps timelines that it moves itself, and how those are waited for."""
+
+    def take(self) -> int:
+        """A cache line for a timeline."""
+
+    def give_back(self, address: int) -> None:
+        """A cache line that no timeline needs any more; called from `__del__`."""
+
+    def wait(self, address: int, value: int, timeout_ns: int) -> int:
+        """Waits for a value: first awake, then for the device's interrupt; whether it came."""
+
+    def nudge(self) -> None:
+        """The host has moved a timeline: those who wait for interrupts look again."""
+
+
 class Timeline:
     """A 64-bit count that the host or a queue moves forward, and that anybody may wait for.
 
@@ -102,12 +119,16 @@ class Timeline:
     """
 
     __slots__ = (
-        "name", "address", "timeout_ms", "describe", "progress", "ended",
-        "_view", "_wait", "_process", "__weakref__",
+        "name", "address", "timeout_ms", "describe", "progress", "ended", "home",
+        "_view", "_wait", "_process", "_slots", "__weakref__",
     )
 
     def __init__(
-        self, name: str, initial: int = 0, timeout_ms: float = DEFAULT_TIMEOUT_MS
+        self,
+        name: str,
+        initial: int = 0,
+        timeout_ms: float = DEFAULT_TIMEOUT_MS,
+        home: Home | None = None,
     ) -> None:
         self.address = 0
         if not 0 <= initial < 1 << 63:
@@ -116,9 +137,11 @@ class Timeline:
         self.describe: Callable[[], str] | None = None
         self.progress: Callable[[], object] | None = None
         self.ended = False
-        self._wait = native().wait
+        self.home = home
+        self._wait = home.wait if home else native().wait
         self._process = os.getpid()
-        self.address = _slots.take()
+        self._slots: Home | _Slots = home or _slots
+        self.address = self._slots.take()
         _names[self.address] = self
         state = TimelineState.from_address(self.address)
         ctypes.memset(self.address, 0, LINE_BYTES)
@@ -139,6 +162,12 @@ class Timeline:
     def signal(self, value: int) -> None:
         """Brings it to `value` from the host; it never goes back."""
         native().signal(self.address, self.point(value).value)
+        if self.home:
+            self.home.nudge()
+
+    def arrives(self, value: int, timeout_ns: int) -> bool:
+        """Waits up to `timeout_ns` for `value`, less than a second; whether it came."""
+        return bool(self._wait(self.address, value, timeout_ns))
 
     def wait(self, value: int, timeout_ms: float | None = None) -> None:
         """Waits until it reaches `value`.
@@ -181,7 +210,7 @@ class Timeline:
 
     def __del__(self, exiting: Callable[[], bool] = sys.is_finalizing) -> None:
         if self.address and not exiting():
-            _slots.give_back(self.address)
+            self._slots.give_back(self.address)
 
     def __repr__(self) -> str:
         return f"Timeline({self.name!r}, value={self.value})"
@@ -243,7 +272,7 @@ class Fence:
             if not left_ns:
                 return False
             each, value = left
-            native().wait(each.timeline.address, value, min(left_ns, SLICE_NS))
+            each.timeline.arrives(value, min(left_ns, SLICE_NS))
         return True
 
     def _first_left(self) -> tuple[InFlight, int] | None:

@@ -77,7 +77,7 @@ class Generation:
     `lane_width`: lanes of a wave that the compiler is asked for. `wait_bits`: how wide a compute
     queue compares memory. `architected_scratch`: the wave finds its scratch in a register that
     COMPUTE_DISPATCH_SCRATCH_BASE presets; else in user SGPRs. `clock_hz`: of the counter that
-    timestamps take.
+    timestamps take. `rsrc1_quirk`: bits that every launch sets in COMPUTE_PGM_RSRC1.
     """
 
     name: str
@@ -98,6 +98,7 @@ class Generation:
     control_bytes_per_wave: int = 12
     control_limit_bytes: int = 1 << 30
     clock_hz: int = 100_000_000
+    rsrc1_quirk: int = 0
     untested: str = ""
 
     @property
@@ -140,10 +141,14 @@ def _gfx9(name: str, module_registers: Mapping[str, tuple[int, int]],
     )
 
 
+# Saving a wave's context loses it on gfx11 unless it runs with RSRC1.PRIV.
+_PRIVILEGED = 1 << gc_11_0_0.FIELDS["COMPUTE_PGM_RSRC1"]["PRIV"][0]
+
+
 def _gfx11(name: str, **rest: int | str) -> Generation:
     return Generation(
         name, gc_11_0_0.REGISTERS, gc_11_0_0.FIELDS, soc21_enum.VGT_EVENT_TYPE, _GFX10_SEGMENTS,
-        _CACHES_GFX10, SDMA_6, **rest,  # type: ignore[arg-type]
+        _CACHES_GFX10, SDMA_6, rsrc1_quirk=_PRIVILEGED, **rest,  # type: ignore[arg-type]
     )
 
 

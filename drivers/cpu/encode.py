@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from drivers.cpu.program import CpuProgram
+from drivers.encoded import EncodedList, encode_arguments
 from drivers.errors import ArgumentMismatch
 from drivers.memory import Buffer
 from drivers.native.layout import FIELDS, RECORD_BYTES, Compare, Opcode
@@ -34,14 +34,12 @@ from drivers.variables import (
     MOMENT,
     TIMELINE,
     UNSIGNED,
+    Encoding,
     PatchTable,
     Var,
-    encode_scalar,
-    scalar_encoding,
 )
 
 _COMPARES = {">=": Compare.GREATER_EQUAL, "==": Compare.EQUAL}
-_SLOT_BYTES = 8
 _ARGUMENT_ALIGNMENT = 16
 
 
@@ -56,26 +54,6 @@ def _packer(opcode: Opcode) -> tuple[list[str], Callable[..., None]]:
 
 
 _PACKERS = {opcode: _packer(opcode) for opcode in Opcode}
-
-
-@dataclass
-class EncodedList:
-    """A list ready to be placed: its bytes, and what still has to be written into them."""
-
-    block: bytearray
-    record_count: int
-    table: PatchTable
-    bases: list[int] = field(default_factory=list)
-
-    def place(self, address: int, memory: memoryview) -> None:
-        """Copies the block to `address`, which `memory` views."""
-        for offset in self.bases:
-            relative = struct.unpack_from("<Q", self.block, offset)[0]
-            struct.pack_into("<Q", self.block, offset, address + relative)
-        memory[: len(self.block)] = self.block
-        for offset in self.bases:
-            absolute = struct.unpack_from("<Q", self.block, offset)[0]
-            struct.pack_into("<Q", self.block, offset, absolute - address)
 
 
 class Encoder:
@@ -189,22 +167,15 @@ class Encoder:
             Opcode.EXEC, kernel=program.number, entry=program.entry_address, kernarg=kernarg,
             grid_x=blocks[0], grid_y=blocks[1], grid_z=blocks[2],
         )
-        for index, argument in enumerate(step.arguments):
-            param = program.code.params[index]
-            if isinstance(argument, Buffer):
-                self._arguments += argument.gpu_addr.to_bytes(_SLOT_BYTES, "little")
-                continue
-            where = f"argument {param.name} of kernel {program.name}"
-            if not isinstance(argument, Var):
-                self._arguments += encode_scalar(param.dtype, argument, where, self._device)
-                continue
-            self._arguments += bytes(_SLOT_BYTES)
-            offset = kernarg + index * _SLOT_BYTES
-            if param.kind == "buffer":
-                self.table.add(argument, BUFFER, offset, where, minimum=1)
-            else:
-                encoding, minimum, maximum = scalar_encoding(param.dtype)
-                self.table.add(argument, encoding, offset, where, minimum=minimum, maximum=maximum)
+
+        def leave_open(
+            var: Var, encoding: Encoding, offset: int, where: str, minimum: int, maximum: int
+        ) -> None:
+            self.table.add(
+                var, encoding, kernarg + offset, where, minimum=minimum, maximum=maximum
+            )
+
+        self._arguments += encode_arguments(step, self._device, leave_open)
 
     def _grid_var(self, program: CpuProgram, axis: int, var: Var) -> None:
         letter, limit = "xyz"[axis], GRID_LIMITS[axis]

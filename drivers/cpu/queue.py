@@ -13,8 +13,9 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from drivers.cpu.encode import EncodedList, Encoder
+from drivers.cpu.encode import Encoder
 from drivers.cpu.report import describe_queue
+from drivers.encoded import Arena, EncodedList, line_aligned
 from drivers.errors import (
     ArgumentMismatch,
     DeviceClosed,
@@ -39,12 +40,7 @@ if TYPE_CHECKING:
     from drivers.cpu.device import CpuDevice
 
 STACK_BYTES = 16 << 20  # kernels keep up to 1 MiB of local arrays on the stack
-_ARENA_BYTES = 256 << 10
 _STOP_TIMEOUT_S = 2.0
-
-
-def _aligned(size_bytes: int) -> int:
-    return (size_bytes + 63) & ~63
 
 
 def _describer(reference: weakref.ref[CpuQueue]) -> Callable[[], str]:
@@ -81,7 +77,7 @@ class CpuQueue(Queue):
         self._device_name = device.name
         self.timeline = Timeline(f"{device.name} queue {name}", initial_value, device.timeout_ms)
         self._lock = threading.Lock()
-        self._arena = _Arena(device)
+        self._arena = Arena(device.allocator)
         # One block: the state, then the ring.
         self._storage = device.allocator.allocate(
             ctypes.sizeof(QueueState) + ring_records * RECORD_BYTES
@@ -128,9 +124,9 @@ class CpuQueue(Queue):
                 address, keep = self._arena.take(len(encoded.block))
                 encoded.place(address, memory_view(address, len(encoded.block)))
             self.in_flight.submitted += 1
-            value = native().submit(self.address, address, encoded.record_count, 0)
+            value = native().submit(self.address, address, encoded.count, 0)
             if value < 0:
-                value = self._submit_slowly(address, encoded.record_count)
+                value = self._submit_slowly(address, encoded.count)
             self.in_flight.submitted = value
             del keep  # in flight now, so its memory waits for the Point
         return Point(self.timeline, value)
@@ -140,8 +136,8 @@ class CpuQueue(Queue):
     ) -> tuple[int, Storage]:
         """Places a list that has Vars, with its values and patches behind it."""
         table = encoded.table
-        values_at = _aligned(len(encoded.block))
-        patches_at = values_at + _aligned(table.value_bytes)
+        values_at = line_aligned(len(encoded.block))
+        patches_at = values_at + line_aligned(table.value_bytes)
         address, keep = self._arena.take(patches_at + table.patch_bytes)
         encoded.place(address, memory_view(address, len(encoded.block)))
         values = memory_view(address + values_at, table.value_bytes)
@@ -243,31 +239,6 @@ class Patience:
             )
 
 
-class _Arena:
-    """Argument memory of lists that are submitted once, carved from chunks.
-
-    A full chunk is freed like any buffer, so it is written again only when everything that
-    was in flight has retired. The queue's lock is held.
-    """
-
-    def __init__(self, device: CpuDevice) -> None:
-        self._device = device
-        self._chunk: Storage | None = None
-        self._used = 0
-
-    def take(self, size_bytes: int) -> tuple[int, Storage]:
-        """Memory that stays as it is until the next Point; the caller holds the Storage."""
-        size = _aligned(size_bytes)
-        if size > _ARENA_BYTES:
-            storage = self._device.allocator.allocate(size)
-            return storage.address, storage
-        if self._chunk is None or self._used + size > _ARENA_BYTES:
-            self._chunk, self._used = self._device.allocator.allocate(_ARENA_BYTES), 0
-        address = self._chunk.address + self._used
-        self._used += size
-        return address, self._chunk
-
-
 class CpuBoundCommands(BoundCommands):
     """A bound list: state, values, patches and several blocks in one piece of memory."""
 
@@ -277,15 +248,15 @@ class CpuBoundCommands(BoundCommands):
         self._table = table = encoded.table
         self.names = table.names
         self._filler = table.filler()
-        values_at = _aligned(ctypes.sizeof(BoundState))
-        patches_at = values_at + _aligned(table.value_bytes)
-        blocks_at = patches_at + _aligned(table.patch_bytes)
-        stride = _aligned(len(encoded.block))
+        values_at = line_aligned(ctypes.sizeof(BoundState))
+        patches_at = values_at + line_aligned(table.value_bytes)
+        blocks_at = patches_at + line_aligned(table.patch_bytes)
+        stride = line_aligned(len(encoded.block))
         queue.check_usable()
         self._storage = queue.device.allocator.allocate(blocks_at + stride * BoundState.COPIES)
         self._address = address = self._storage.address
         state = BoundState.from_address(address)
-        state.queue, state.record_count = queue.address, encoded.record_count
+        state.queue, state.record_count = queue.address, encoded.count
         state.blocks, state.stride = address + blocks_at, stride
         state.patches, state.patch_count = address + patches_at, table.patch_count
         state.values, state.next = address + values_at, 0

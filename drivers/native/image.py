@@ -21,13 +21,13 @@ from pathlib import Path
 
 from compiler.code_object import Relocation
 from drivers.errors import DeviceNotAvailable
-from drivers.native import events, layout, placement, pool, processor, submission
+from drivers.native import events, layout, placement, pool, processor, rings, submission
 from drivers.system import MAP_ANONYMOUS, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE, System
 
 # The functions that Python asks the image for, in the order of its table.
 EXPORTS = (
     "timeline_wait", "timeline_signal", "kick", "apply_patches", "queue_submit", "queue_replay",
-    "queue_stop", "pool_stop", "processor", "worker",
+    "queue_stop", "pool_stop", "processor", "worker", "doorbell", "ring_submit", "ring_replay",
 )
 
 # What differs between instruction sets: a spinning thread's pause, and arithmetic by IEEE 754
@@ -80,7 +80,9 @@ def text(arch: str) -> str:
     """The whole IR of the image for one instruction set."""
     _, relax, declarations = ARCHITECTURES[arch]
     names = layout.constants() | {"relax": relax}
-    modules = (events.TEXT, submission.TEXT, placement.TEXT, pool.TEXT, processor.TEXT)
+    modules = (
+        events.TEXT, submission.TEXT, placement.TEXT, pool.TEXT, processor.TEXT, rings.TEXT
+    )
     body = declarations + "".join(_Names(module).substitute(names) for module in modules)
     choices = "\n".join(
         f"  %p{i + 1} = select i1 %is{i}, ptr @{name}, ptr %p{i}"
@@ -210,6 +212,8 @@ class NativeImage:
         )
         self.replay = ctypes.PYFUNCTYPE(signed, word, signed)(at["queue_replay"])
         self.replay_blocking = ctypes.CFUNCTYPE(signed, word, signed)(at["queue_replay"])
+        self.ring_submit = ctypes.PYFUNCTYPE(signed, word, word, word)(at["ring_submit"])
+        self.ring_replay = ctypes.PYFUNCTYPE(signed, word)(at["ring_replay"])
         self.queue_stop = ctypes.PYFUNCTYPE(None, word)(at["queue_stop"])
         self.pool_stop = ctypes.PYFUNCTYPE(None, word)(at["pool_stop"])
 

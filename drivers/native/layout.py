@@ -169,6 +169,42 @@ class BoundState(ctypes.Structure):
     ]
 
 
+class RingState(ctypes.Structure):
+    """A hardware queue's ring of dwords: every submission is one entry of equal length.
+
+    An entry runs a list that lies elsewhere and then brings the timeline to its value, so the
+    timeline also says which entries the hardware has left behind. `template` is the entry;
+    the numbers of its dwords that change are `address_at` (64 bits), `size_at` (the list's
+    dwords, with `size_flags`), `low_at` and `high_at` (the value). The hardware takes the write
+    pointer, in dwords shifted left by `pointer_shift`, from the doorbell and `write_pointer`.
+    """
+
+    _fields_ = [
+        ("host", c_uint64),
+        ("ring", c_uint64),
+        ("mask", c_uint64),
+        ("timeline", c_uint64),
+        ("kick", c_uint64),
+        ("doorbell", c_uint64),
+        ("write_pointer", c_uint64),
+        ("flush", c_uint64),
+        ("template", c_uint64),
+        ("entry_dwords", c_uint64),
+        ("capacity", c_uint64),
+        ("pointer_shift", c_uint64),
+        ("address_at", c_uint64),
+        ("size_at", c_uint64),
+        ("size_flags", c_uint64),
+        ("low_at", c_uint64),
+        ("high_at", c_uint64),
+        ("pad0", c_uint64 * 7),
+        # Written by producers, which hold the queue's lock.
+        ("head", c_uint64),
+        ("submitted", c_uint64),
+        ("pad1", c_uint64 * 6),
+    ]
+
+
 class Opcode(IntEnum):
     """What a record asks of the command processor. 0 is invalid, so a blank ring cannot run."""
 
@@ -226,7 +262,10 @@ FIELDS: Final[dict[Opcode, dict[str, tuple[int, str]]]] = {
 
 
 def _checked_sizes() -> None:
-    sizes = {Record: 64, TimelineState: 64, QueueState: 256, Job: 128, Patch: 32, BoundState: 96}
+    sizes = {
+        Record: 64, TimelineState: 64, QueueState: 256, Job: 128, Patch: 32, BoundState: 96,
+        RingState: 256,
+    }
     for structure, size in sizes.items():
         if ctypes.sizeof(structure) != size:
             raise RuntimeError(f"{structure.__name__} has {ctypes.sizeof(structure)} bytes")
@@ -239,7 +278,7 @@ def constants() -> dict[str, str]:
     """Every name that the IR texts use, `Queue.head` and the like, with its number."""
     structures: dict[str, type[ctypes.Structure]] = {
         "Host": Host, "Timeline": TimelineState, "Queue": QueueState, "Job": Job,
-        "Pool": Pool, "Patch": Patch, "Bound": BoundState, "Record": Record,
+        "Pool": Pool, "Patch": Patch, "Bound": BoundState, "Record": Record, "Ring": RingState,
     }
     found: dict[str, str] = {}
     for name, structure in structures.items():

@@ -162,7 +162,7 @@ write.4:
   store i32 %value.4, ptr %target
   br label %next
 write.8:
-  store i64 %value, ptr %target
+  store i64 %value, ptr %target, align 4
   br label %next
 next:
   %i.next = add i64 %i, 1

@@ -1,0 +1,474 @@
+"""Steps to packets: one block of bytes that holds a list's packets and then its arguments.
+
+A block runs as an indirect buffer. What a replay changes is left open in the patch table; a
+list whose *shape* depends on Vars (a copy's packets, a wait that a 32-bit comparison must
+widen) is `fluid`: it is encoded anew for each replay.
+"""
+
+from __future__ import annotations
+
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from drivers.amd import packets
+from drivers.amd.fields import Layout
+from drivers.amd.packets import DataSelect, Function, InterruptSelect, MemorySpace
+from drivers.amd.program import AmdProgram
+from drivers.amd.sdma import POLL_FOREVER
+from drivers.encoded import EncodedList, encode_arguments, line_aligned
+from drivers.errors import ArgumentMismatch
+from drivers.memory import Buffer, Storage
+from drivers.queue import (
+    GRID_LIMITS,
+    Barrier,
+    Copy,
+    Exec,
+    Poll,
+    Signal,
+    Size,
+    Stamp,
+    Step,
+    Wait,
+    Write,
+)
+from drivers.timeline import Point
+from drivers.variables import INTEGER, MOMENT, UNSIGNED, Encoding, PatchTable, Var
+
+if TYPE_CHECKING:
+    from drivers.amd.queue import AmdQueue
+
+_FUNCTIONS = {">=": Function.GREATER_EQUAL, "==": Function.EQUAL}
+_ALL_32, _ALL_64 = (1 << 32) - 1, (1 << 64) - 1
+_POLL_INTERVAL = 4  # clocks between two looks of WAIT_REG_MEM, in units of 16
+_SCRATCH_WORD3 = 0x20C14000  # SQ_BUF_RSRC_WORD3: unformatted, swizzled by thread
+
+
+def is_fluid(steps: Sequence[Step], wait_bits: int) -> bool:
+    """Whether the list must be encoded anew for each replay."""
+    for step in steps:
+        if isinstance(step, Copy) and any(
+            isinstance(each, Var) for each in (step.destination, step.source, step.size_bytes)
+        ):
+            return True
+        if wait_bits < 64 and isinstance(step, Wait):
+            return True
+    return False
+
+
+def variables_of(steps: Sequence[Step]) -> list[str]:
+    """The names of the Vars in a list, each once, in order."""
+    found: dict[str, None] = {}
+    for step in steps:
+        for name in step.__dataclass_fields__:
+            value = getattr(step, name)
+            for each in value if isinstance(value, tuple) else (value,):
+                if isinstance(each, Var):
+                    found[each.name] = None
+    return list(found)
+
+
+class Encoder(ABC):
+    """Encodes one list of steps. `values` are those of Vars in a fluid list."""
+
+    pad_dwords: ClassVar[int] = 1
+
+    def __init__(
+        self, queue: AmdQueue, steps: Sequence[Step], values: dict[str, Any] | None = None
+    ) -> None:
+        self.queue, self.device = queue, queue.device
+        self.words: list[int] = []
+        self.table = PatchTable(self.device.name)
+        self.keep: list[Storage] = []
+        self._values = values or {}
+        self._arguments = bytearray()
+        self._bases: list[tuple[int, int]] = []  # where in the words, which byte of the arguments
+        self._late: list[tuple[Any, ...]] = []  # patches of arguments, whose place comes last
+        for step in steps:
+            self.encode(step)
+
+    def finish(self) -> EncodedList:
+        """The whole block."""
+        while len(self.words) % self.pad_dwords:
+            self.words.append(0)
+        count = len(self.words)
+        start = line_aligned(4 * count)
+        block = bytearray(start + len(self._arguments))
+        struct.pack_into(f"<{count}I", block, 0, *self.words)
+        block[start:] = self._arguments
+        bases = []
+        for word, argument in self._bases:
+            struct.pack_into("<Q", block, 4 * word, start + argument)
+            bases.append(4 * word)
+        for var, encoding, offset, where, minimum, maximum in self._late:
+            self.table.add(
+                var, encoding, start + offset, where, minimum=minimum, maximum=maximum
+            )
+        return EncodedList(block, count, self.table, bases)
+
+    def encode(self, step: Step) -> None:
+        """Appends the packets of one step."""
+        match step:
+            case Exec():
+                self.exec(step)
+            case Wait(point):
+                self.wait(point)
+            case Signal(point):
+                self.signal(point)
+            case Stamp(timestamp):
+                self.stamp(timestamp.buffer.gpu_addr)
+            case Barrier():
+                self.barrier()
+            case Copy():
+                self.copy(step)
+            case Write(buffer, value, size):
+                self.write(buffer.gpu_addr, value, size)
+            case Poll(buffer, value, compare, size):
+                self.poll(buffer.gpu_addr, value, size, _FUNCTIONS[compare])
+
+    def add(self, layout: Layout, *tail: int, **values: int) -> int:
+        """Appends a packet; returns the number of its first dword."""
+        at = len(self.words)
+        self.words += layout(*tail, **values).encode()
+        return at
+
+    def leave_open(
+        self, var: Var, encoding: Encoding, word: int, where: str, **limits: int
+    ) -> None:
+        """Leaves a dword, or two, of the packets to a Var."""
+        self.table.add(var, encoding, 4 * word, where, **limits)
+
+    def word(self, value: Size, size_bytes: int, at: int, what: str) -> None:
+        """Puts the value of a write or poll at a dword: now, or at replay."""
+        if isinstance(value, int):
+            return
+        where = f"the value of {what}"
+        if size_bytes == 8:
+            self.leave_open(value, UNSIGNED, at, where)
+        else:
+            self.leave_open(
+                value, INTEGER, at, where, width=4, minimum=0, maximum=_ALL_32
+            )
+
+    def given(self, value: Any) -> Any:
+        """A value that may be a Var of a fluid list."""
+        return self._values[value.name] if isinstance(value, Var) else value
+
+    def copy(self, step: Copy) -> None:
+        """A copy, whose buffers may overlap: then it goes through memory of its own."""
+        size = int(self.given(step.size_bytes))
+        target, source = self.given(step.destination), self.given(step.source)
+        for where, buffer in (("destination", target), ("source", source)):
+            if not isinstance(buffer, Buffer) or not 0 <= size <= buffer.size_bytes:
+                raise ArgumentMismatch(
+                    f"the {where} of a copy is {size} bytes, but the buffer has "
+                    f"{getattr(buffer, 'size_bytes', 0)} bytes.",
+                    device=self.device.name, operation="replay",
+                )
+        for buffer in (target, source):
+            self.device.check_reachable(buffer)
+        start, end = source.gpu_addr, target.gpu_addr
+        if not size or start == end:
+            return
+        if abs(start - end) < size:
+            between = self.device.allocator.allocate(size)
+            self.keep.append(between)
+            self.copy_apart(between.address, start, size)
+            self.barrier()
+            start = between.address
+        self.copy_apart(end, start, size)
+
+    def in_pieces(self, size_bytes: int, limit: int) -> list[tuple[int, int]]:
+        """Offsets and sizes of pieces of at most `limit` bytes."""
+        return [(at, min(limit, size_bytes - at)) for at in range(0, size_bytes, limit)]
+
+    @abstractmethod
+    def exec(self, step: Exec) -> None:
+        """Runs a kernel."""
+
+    @abstractmethod
+    def wait(self, point: Point | Var) -> None:
+        """Waits for a Point."""
+
+    @abstractmethod
+    def signal(self, point: Point | Var) -> None:
+        """Moves a timeline, and interrupts the host."""
+
+    @abstractmethod
+    def stamp(self, address: int) -> None:
+        """Writes the clock."""
+
+    @abstractmethod
+    def barrier(self) -> None:
+        """Everything before is finished and visible."""
+
+    @abstractmethod
+    def copy_apart(self, target: int, source: int, size_bytes: int) -> None:
+        """Copies between places that do not overlap."""
+
+    @abstractmethod
+    def write(self, address: int, value: Size, size_bytes: int) -> None:
+        """Writes a word."""
+
+    @abstractmethod
+    def poll(self, address: int, value: Size, size_bytes: int, function: Function) -> None:
+        """Waits for a word."""
+
+
+class Pm4Encoder(Encoder):
+    """For compute queues."""
+
+    def exec(self, step: Exec) -> None:
+        """Appends the program's launch with its grid, arguments and scratch."""
+        program, device = step.program, self.device
+        if not isinstance(program, AmdProgram) or program.device_name != device.name:
+            raise ArgumentMismatch(
+                f"Program {program.name} was not loaded on {device.name}.",
+                device=device.name, operation="exec",
+            )
+        for argument in step.arguments:
+            if isinstance(argument, Buffer):
+                device.check_reachable(argument)
+        if 0 in step.grid:
+            return
+        at, launch = len(self.words), program.launch
+        self.words += launch.words
+        self._arguments.extend(bytes(-len(self._arguments) % 64))
+        base = len(self._arguments)
+
+        def late(
+            var: Var, encoding: Encoding, offset: int, where: str, minimum: int, maximum: int
+        ) -> None:
+            self._late.append((var, encoding, base + offset, where, minimum, maximum))
+
+        memory = encode_arguments(step, device.name, late)
+        memory.extend(bytes(max(0, program.kernarg_bytes - len(memory))))
+        self._arguments += memory
+        if launch.kernarg_at >= 0:
+            self._bases.append((at + launch.kernarg_at, base))
+        for axis, size in enumerate(step.grid):
+            place = at + launch.grid_at + axis
+            if isinstance(size, int):
+                self.words[place] = size
+                continue
+            letter, limit = "xyz"[axis], GRID_LIMITS[axis]
+            self.leave_open(
+                size, INTEGER, place, f"grid {letter} of kernel {program.name}",
+                width=4, minimum=0, maximum=limit,
+            )
+        if program.private_bytes:
+            self._scratch(program, at)
+
+    def _scratch(self, program: AmdProgram, at: int) -> None:
+        places = program.launch.scratch_at
+        scratch = self.queue.scratch(program.private_bytes)
+        self.words[at + places["tmpring"]] = scratch.tmpring
+        if "base" in places:
+            shifted = scratch.address >> 8
+            self._pair(at + places["base"], shifted)
+        if "scratch" in places:
+            self._pair(at + places["scratch"], scratch.address)
+        if "scratch buffer" in places:
+            first = at + places["scratch buffer"]
+            self._pair(first, scratch.address | 1 << 63)  # SWIZZLE_ENABLE
+            self.words[first + 2] = _ALL_32
+            self.words[first + 3] = _SCRATCH_WORD3
+
+    def _pair(self, at: int, value: int) -> None:
+        self.words[at : at + 2] = [value & _ALL_32, value >> 32]
+
+    def refresh(self) -> None:
+        """Sees what others wrote: the host, copy queues, other devices."""
+        caches = self.device.generation.caches
+        self.add(caches.acquire, **caches.refresh)
+
+    def release(self, **values: int) -> int:
+        """An end-of-pipe event: all before is finished and visible, then what `values` say."""
+        caches = self.device.generation.caches
+        return self.add(
+            caches.release, **caches.flush,
+            event_type=self.device.generation.events["CACHE_FLUSH_AND_INV_TS_EVENT"],
+            event_index=packets.EventIndex.END_OF_PIPE, **values,
+        )
+
+    def interrupt(self) -> None:
+        """Raises the device's event."""
+        event = self.device.interrupts
+        self.release(
+            address=event.mailbox, data=event.event_id, data_sel=DataSelect.DATA_32,
+            int_sel=InterruptSelect.AFTER_WRITE, int_ctxid=event.event_id,
+        )
+
+    def wait(self, point: Point | Var) -> None:
+        """Compares all 64 bits where the hardware does; else the queue widens it."""
+        point = self.given(point) if self._values else point
+        generation = self.device.generation
+        if isinstance(point, Point) and generation.wait_bits < 64:
+            narrow = self.queue.bridge.narrow(point)
+            if narrow is not None:
+                self._wait_memory(*narrow, 4, Function.GREATER_EQUAL)
+        else:
+            address, value = (
+                (self.queue.bridge.reachable(point), point.value)
+                if isinstance(point, Point) else (0, 0)
+            )
+            at = self._wait_memory(address, value, 8, Function.GREATER_EQUAL)
+            if isinstance(point, Var):
+                layout, where = packets.WAIT_REG_MEM64, "the Point to wait"
+                self.leave_open(
+                    point, self.queue.bridge.encoding, at + layout.dword_of("address"), where,
+                    minimum=1,
+                )
+                self.leave_open(
+                    point, MOMENT, at + layout.dword_of("reference"), where, minimum=0
+                )
+        self.refresh()
+
+    def _wait_memory(self, address: int, value: int, size_bytes: int, function: Function) -> int:
+        layout = packets.WAIT_REG_MEM64 if size_bytes == 8 else packets.WAIT_REG_MEM
+        return self.add(
+            layout, function=function, mem_space=MemorySpace.MEMORY, address=address,
+            reference=value, mask=_ALL_64 if size_bytes == 8 else _ALL_32,
+            poll_interval=_POLL_INTERVAL,
+        )
+
+    def signal(self, point: Point | Var) -> None:
+        """Writes the value when all before is finished."""
+        fixed = isinstance(point, Point)
+        at = self.release(
+            address=self.queue.bridge.reachable(point) if isinstance(point, Point) else 0,
+            data=point.value if isinstance(point, Point) else 0, data_sel=DataSelect.DATA_64,
+        )
+        if not fixed:
+            layout, where = self.device.generation.caches.release, "the Point to signal"
+            assert isinstance(point, Var)
+            self.leave_open(
+                point, self.queue.bridge.encoding, at + layout.dword_of("address"), where,
+                minimum=1,
+            )
+            self.leave_open(point, MOMENT, at + layout.dword_of("data"), where, minimum=0)
+        self.interrupt()
+
+    def stamp(self, address: int) -> None:
+        """The GPU's clock, when all before is finished."""
+        self.release(address=address, data_sel=DataSelect.GPU_CLOCK)
+
+    def barrier(self) -> None:
+        """Waits for the waves and refreshes every cache."""
+        self.add(
+            packets.EVENT_WRITE, event_type=self.device.generation.events["CS_PARTIAL_FLUSH"],
+            event_index=packets.EventIndex.PARTIAL_FLUSH,
+        )
+        self.refresh()
+
+    def copy_apart(self, target: int, source: int, size_bytes: int) -> None:
+        """The command processor's own DMA, which reads and writes through the L2 cache."""
+        limit = (1 << packets.DMA_COUNT_BITS) - 64
+        for at, size in self.in_pieces(size_bytes, limit):
+            self.add(
+                packets.DMA_DATA, src_sel=packets.DMA_SOURCE_L2,
+                dst_sel=packets.DMA_DESTINATION_L2, cp_sync=1, raw_wait=1,
+                source=source + at, destination=target + at, byte_count=size,
+            )
+
+    def write(self, address: int, value: Size, size_bytes: int) -> None:
+        """Writes through the L2 cache and waits until it is there."""
+        number = value if isinstance(value, int) else 0
+        data = [number & _ALL_32, number >> 32][: size_bytes // 4]
+        at = self.add(
+            packets.WRITE_DATA, *data, dst_sel=packets.WriteDestination.L2, wr_confirm=1,
+            address=address,
+        )
+        self.word(value, size_bytes, at + packets.WRITE_DATA.size_dwords, "write")
+
+    def poll(self, address: int, value: Size, size_bytes: int, function: Function) -> None:
+        """Waits for memory; 8 bytes where the hardware compares as many."""
+        number = value if isinstance(value, int) else 0
+        if size_bytes * 8 > self.device.generation.wait_bits:
+            self.queue.check_narrow(value)
+            size_bytes = 4
+        at = self._wait_memory(address, number, size_bytes, function)
+        layout = packets.WAIT_REG_MEM64 if size_bytes == 8 else packets.WAIT_REG_MEM
+        self.word(value, size_bytes, at + layout.dword_of("reference"), "poll")
+        self.refresh()
+
+
+class SdmaEncoder(Encoder):
+    """For copy queues."""
+
+    pad_dwords = 8
+
+    def exec(self, step: Exec) -> None:
+        """Refuses: the engine runs no kernels."""
+        raise ArgumentMismatch(
+            f"Kernel {step.program.name} cannot run on {self.queue.timeline.name}: a copy queue "
+            "of this device only copies.",
+            device=self.device.name, operation="exec",
+            remedy="Use dev.compute_queue().",
+        )
+
+    def wait(self, point: Point | Var) -> None:
+        """The engine compares 32 bits: the queue widens it."""
+        point = self.given(point)
+        assert isinstance(point, Point)
+        narrow = self.queue.bridge.narrow(point)
+        if narrow is not None:
+            self._poll(*narrow, Function.GREATER_EQUAL)
+
+    def signal(self, point: Point | Var) -> None:
+        """The low half first: what a waiter sees in between is less than the value, never more."""
+        sdma, values = self.device.generation.sdma, self.device.generation.sdma.fence_values
+        address = self.queue.bridge.reachable(point) if isinstance(point, Point) else 0
+        value = point.value if isinstance(point, Point) else 0
+        low = self.add(sdma.fence, **values, addr=address, data=value & _ALL_32)
+        high = self.add(
+            sdma.fence, **values, addr=address + 4 if address else 0, data=value >> 32
+        )
+        if isinstance(point, Var):
+            where = "the Point to signal"
+            encoding, shifted = self.queue.bridge.encoding, self.queue.bridge.encoding_high
+            addr, data = sdma.fence.dword_of("addr"), sdma.fence.dword_of("data")
+            limits = {"width": 4, "minimum": 0}
+            self.leave_open(point, encoding, low + addr, where, minimum=1)
+            self.leave_open(point, shifted, high + addr, where, minimum=1)
+            self.leave_open(point, MOMENT, low + data, where, **limits)
+            self.leave_open(point, self.queue.bridge.moment_high, high + data, where, **limits)
+        event = self.device.interrupts
+        self.add(sdma.fence, **values, addr=event.mailbox, data=event.event_id)
+        self.add(sdma.trap, int_context=event.event_id)
+
+    def stamp(self, address: int) -> None:
+        """The GPU's clock."""
+        self.add(self.device.generation.sdma.timestamp, write_addr=address)
+
+    def barrier(self) -> None:
+        """Nothing: the engine carries out its packets one after the other, past no cache."""
+
+    def copy_apart(self, target: int, source: int, size_bytes: int) -> None:
+        """As many packets as it takes."""
+        sdma = self.device.generation.sdma
+        for at, size in self.in_pieces(size_bytes, sdma.copy_bytes // 2):
+            self.add(sdma.copy, count=size - 1, src_addr=source + at, dst_addr=target + at)
+
+    def write(self, address: int, value: Size, size_bytes: int) -> None:
+        """One or two dwords."""
+        sdma, number = self.device.generation.sdma, value if isinstance(value, int) else 0
+        data = [number & _ALL_32, number >> 32][: size_bytes // 4]
+        at = self.add(sdma.write, *data, dst_addr=address, count=len(data) - 1)
+        self.word(value, size_bytes, at + sdma.write.size_dwords, "write")
+
+    def poll(self, address: int, value: Size, size_bytes: int, function: Function) -> None:
+        """Compares 32 bits."""
+        if size_bytes == 8:
+            self.queue.check_narrow(value)
+        number = value if isinstance(value, int) else 0
+        at = self._poll(address, number, function)
+        where = self.device.generation.sdma.poll.dword_of("value")
+        self.word(value, 4, at + where, "poll")
+
+    def _poll(self, address: int, value: int, function: Function) -> int:
+        return self.add(
+            self.device.generation.sdma.poll, func=function, mem_poll=1, addr=address,
+            value=value, mask=_ALL_32, interval=_POLL_INTERVAL, retry_count=POLL_FOREVER,
+        )

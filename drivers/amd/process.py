@@ -1,0 +1,97 @@
+"""What the kernel driver keeps once for a process: the open nodes and the page of events.
+
+A GPU's address space belongs to the first render node that acquired it, until the process ends.
+So the nodes stay open when a device is closed, and the next one uses them again.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import Final
+
+from drivers.amd.abi import AGE_MINOR, Kfd, open_node
+from drivers.amd.memory import HOST, Block, GpuMemory
+from drivers.amd.topology import GpuNode
+from drivers.system import RealSystem, System
+
+EVENT_PAGE_BYTES: Final = 0x8000  # kfd_events.h: 4096 events of 8 bytes
+
+
+class KfdProcess:
+    """This process as one System's kernel driver knows it."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.kfd = Kfd(system, "AMD")
+        self.lock = threading.Lock()
+        self._renders: dict[int, int] = {}
+        self._event_page: Block | None = None
+        self._page_users: set[int] = set()
+        self._enabled = False
+
+    def close(self) -> None:
+        """Closes the nodes; only for a process that never came so far as to use them."""
+        for descriptor in self._renders.values():
+            self.system.close(descriptor)
+        self._renders.clear()
+        self.kfd.close()
+
+    def render(self, node: GpuNode, device: str) -> int:
+        """The GPU's render node, opened and acquired at first use."""
+        with self.lock:
+            descriptor = self._renders.get(node.gpu_id)
+            if descriptor is None:
+                descriptor = open_node(self.system, node.render_node, device)
+                try:
+                    self.kfd.acquire_vm(descriptor, node.gpu_id)
+                    if not self._enabled and self.kfd.version >= (1, AGE_MINOR):
+                        self.kfd.runtime_enable()
+                        self._enabled = True
+                except BaseException:
+                    self.system.close(descriptor)
+                    raise
+                self._renders[node.gpu_id] = descriptor
+            return descriptor
+
+    def event_page(self, memory: GpuMemory) -> tuple[Block, int]:
+        """The page of event mailboxes, mapped for this GPU too; and its handle, the first time."""
+        with self.lock:
+            first = self._event_page is None
+            if self._event_page is None:
+                self._event_page = memory.take(EVENT_PAGE_BYTES, HOST, "events")
+                memory.blocks.pop(self._event_page.address)
+            page, gpu_id = self._event_page, memory.node.gpu_id
+            if gpu_id not in self._page_users:
+                if not first:
+                    self.kfd.map(page.handle, [gpu_id])
+                self._page_users.add(gpu_id)
+            return page, page.handle if first else 0
+
+    def forget_event_page(self) -> None:
+        """The kernel did not take the page: the next device brings another."""
+        with self.lock:
+            self._event_page = None
+            self._page_users.clear()
+
+
+_REAL: Final = RealSystem()
+_processes: weakref.WeakKeyDictionary[System, KfdProcess] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def process_of(system: System | None) -> KfdProcess:
+    """The process's one connection through a System (the real one, if none is given)."""
+    key = system or _REAL
+    with _lock:
+        found = _processes.get(key)
+        if found is None:
+            found = _processes[key] = KfdProcess(key)
+        return found
+
+
+def forget_parent() -> None:
+    """In a forked child: the nodes are the parent's; the child opens its own."""
+    global _lock
+    _lock = threading.Lock()
+    _processes.clear()
