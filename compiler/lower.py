@@ -55,6 +55,13 @@ def lower(ast: Node) -> ScalarKernel:
     return merge_ranges(ScalarKernel(store, kept))
 
 
+def shows_padding(view: Node) -> bool:
+    """Whether some element of a view of a PARAM is none of the PARAM's, but a zero beside them."""
+    lowering = _Lowering()
+    load = lowering.run((view, tuple(lowering.new_range(n, False) for n in view.shape), TRUE))
+    return load.op is not Op.LOAD or len(load.src) > 2
+
+
 class _Lowering:
     """One kernel's walk: every (node, indices, condition) is lowered once."""
 
@@ -377,4 +384,4 @@ def _replace_pair(store: Node, outer: Node, inner: Node, merged: Node) -> Node:
     return rebuild(store, replaced)
 
 
-__all__ = ["FALSE", "ScalarKernel", "index_roots", "lower", "merge_ranges"]
+__all__ = ["FALSE", "ScalarKernel", "index_roots", "lower", "merge_ranges", "shows_padding"]

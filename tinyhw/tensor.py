@@ -20,6 +20,7 @@ import numpy as np
 
 from compiler.dtype import ConstType, DType, dtypes
 from compiler.ir import MOVEMENT, Node, Op
+from compiler.lower import shows_padding
 from tinyhw import live, storage
 from tinyhw.core import (
     STORAGE,
@@ -304,8 +305,19 @@ class Tensor(Losses):
         return self.assign(self / x) if self._writable_in_place() else self.div(x)
 
     def _writable_in_place(self) -> bool:
-        """Whether `t += x` writes; a tensor with gradient gets a new value instead."""
-        return not self._requires_grad and self._node.base.op in STORAGE
+        """Whether `t += x` writes: others are to see it, or it costs no storage.
+
+        Else a new value, which may be computed with what follows, cannot be told apart. A tensor
+        with gradient always gets a new value.
+        """
+        base = self._node.base
+        return not self._requires_grad and (base.op in STORAGE or self._has_views())
+
+    def _has_views(self) -> bool:
+        """Whether another tensor was made as a view of this one, or this one of another."""
+        return any(
+            t is not self and t._family is self._family for t in _tensors_on(self._node.base)
+        )
 
     # ---- gradients ----
     def gradient(self, *targets: Tensor, gradient: Tensor | None = None) -> list[Tensor]:
@@ -459,11 +471,17 @@ def _tensors_on(base: Node) -> list[Tensor]:
 
 def _each_element_once(view: Node, root: Node) -> bool:
     """Whether each element of `view` is an element of `root`, and no two are the same."""
-    while view is not root:
-        if view.op in (Op.EXPAND, Op.PAD, Op.SKEW):
+    node, padded = view, False
+    while node is not root:
+        if node.op in (Op.EXPAND, Op.SKEW):
             return False
-        view = view.src[0]
-    return True
+        padded = padded or node.op is Op.PAD
+        node = node.src[0]
+    if not padded or 0 in view.shape:
+        return True
+    # Every other element of an odd number: what is padded is cut off again.
+    param = Node(Op.PARAM, root.dtype, (), (0, root.size)).reshape(root.shape)
+    return not shows_padding(live.rebase(view, root, param))
 
 
 def _common_view(nodes: list[Node]) -> Node:

@@ -89,6 +89,19 @@ def test_setitem() -> None:
     np.testing.assert_array_equal(t.numpy(), x)
 
 
+@pytest.mark.parametrize("extent", [4, 5, 7])
+@pytest.mark.parametrize("step", [2, 3, -2])
+def test_every_other_element_is_written(extent: int, step: int) -> None:
+    a = Tensor(np.zeros((extent, 5), np.float32))
+    expected = np.zeros((extent, 5), np.float32)
+    a[::step, 1::2] = 1
+    expected[::step, 1::2] = 1
+    part = a.T[::2]
+    part += 2
+    expected.T[::2] += 2
+    np.testing.assert_array_equal(a.numpy(), expected)
+
+
 def test_setitem_at_positions() -> None:
     x = np.arange(12, dtype=np.float32).reshape(3, 4)
     t = Tensor(x)
@@ -130,6 +143,16 @@ def test_in_place_operators() -> None:
     y += 2
     y.sum().backward()
     assert x.grad.tolist() == [1]
+
+
+def test_in_place_operators_reach_views_of_what_has_no_storage_yet() -> None:
+    lazy = Tensor(np.zeros((2, 3), np.float32)) + 1
+    view, apart = lazy.T, lazy * 1
+    lazy += 1
+    assert view.tolist() == [[2, 2]] * 3
+    assert apart.tolist() == [[1, 1, 1]] * 2
+    view *= 2
+    assert lazy.tolist() == [[4, 4, 4]] * 2
 
 
 def test_parameters_may_be_assigned() -> None:
