@@ -28,12 +28,7 @@ class Reductions(Activations):
         """`op` over checked axes."""
         if not self.ndim:
             return self
-        if any(self.shape[axis] == 0 for axis in axes):
-            nothing = {Op.ADD: 0, Op.MUL: 1, Op.MAX: self.dtype.min}[op]
-            ones = tuple(1 if axis in axes else n for axis, n in enumerate(self.shape))
-            reduced = self._constant(nothing)._broadcast_to(ones)
-        else:
-            reduced = self._derive(self._node.reduce(op, axes))
+        reduced = self._derive(self._node.reduce(op, axes))
         return reduced if keepdim else reduced._without(axes)
 
     def _without(self, axes: tuple[int, ...]) -> Self:

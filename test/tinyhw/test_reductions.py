@@ -158,6 +158,16 @@ def test_reductions_of_scalars_and_of_nothing() -> None:
     assert Tensor.zeros(0, 3).max(1).shape == (0,)
 
 
+def test_a_sum_over_nothing_has_an_empty_gradient() -> None:
+    x = Tensor(np.zeros((0, 3), np.float32), requires_grad=True)
+    (x * 2).sum().backward()
+    assert x.grad is not None and x.grad.numpy().shape == (0, 3)
+    y = Tensor(np.ones((2, 3), np.float32), requires_grad=True)
+    y[2:].sum().backward()
+    assert y.grad is not None and y.grad.tolist() == [[0, 0, 0]] * 2
+
+
+
 def test_wrong_axes_are_named() -> None:
     with pytest.raises(IndexOutOfRange, match=r"Axis 2 .*\[-2, 1\]"):
         Tensor.zeros(2, 3).sum(2)
