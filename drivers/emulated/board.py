@@ -10,6 +10,7 @@ import errno
 import os
 import resource
 import select
+import signal
 import socket
 import sys
 import threading
@@ -175,19 +176,20 @@ def lay_out_low(arguments: list[str]) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """`SOCKET PROGRAM VENDOR DESCRIPTION`: serves until the socket or the program ends."""
-    sock, program, vendor, description = arguments[:4]
+    """`SOCKET PROGRAM BELL VENDOR DESCRIPTION`: serves until the socket or the program ends."""
+    sock, program, bell, vendor, description = arguments[:5]
     control = Connection(socket.socket(fileno=int(sock)))
     try:
         pidfd = os.pidfd_open(int(program))
     except ProcessLookupError:
         return
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program
     if vendor != "amd":
         raise SystemExit(f"no model of {vendor}")
     from drivers.emulated.amd.machine import Machine
 
-    model = Machine(description)
+    model = Machine(description, int(bell))
     server = Server(model)
     ended = threading.Event()
     reading, writing = os.pipe()

@@ -91,7 +91,7 @@ class Model(ABC):
 
     @abstractmethod
     def descriptors(self) -> list[int]:
-        """The bell, then the backing of each GPU."""
+        """The backing of each GPU."""
 
     @abstractmethod
     def reset(self) -> None:

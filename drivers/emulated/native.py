@@ -11,15 +11,19 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import os
 import platform
 import struct
 from string import Template
+from typing import NamedTuple
 
 from compiler.code_object import Relocation
 from drivers.native.image import ARCHITECTURES, cache_folder, host_arch, map_code
 from drivers.system import (
     MAP_ANONYMOUS,
     MAP_PRIVATE,
+    MAP_SHARED,
+    PAGE_BYTES,
     PROT_READ,
     PROT_WRITE,
     RealSystem,
@@ -268,9 +272,31 @@ class Native:
             self._ring(self.configuration)
 
 
-def make_kick(system: System, bell_address: int, original: int) -> int:
+class Bell(NamedTuple):
+    """A page that a program shares with its boards."""
+
+    descriptor: int
+    address: int
+
+
+@functools.cache
+def own_bell() -> Bell:
+    """The bell of this process, for all its boards. Kicks may outlive a board, so it stays."""
+    descriptor = os.memfd_create("bell", os.MFD_CLOEXEC)
+    os.ftruncate(descriptor, PAGE_BYTES)
+    return Bell(descriptor, map_bell(descriptor))
+
+
+def map_bell(descriptor: int) -> int:
+    """The address of a bell."""
+    return RealSystem().mmap(PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0)
+
+
+@functools.cache
+def make_kick(original: int) -> int:
     """The address of a `void kick(void *queue)` that calls `original` and rings the bell."""
-    native = Native(system, bell_address, original)
+    system = RealSystem()
+    native = Native(system, own_bell().address, original)
     code, configuration_at, kick_at = _TRAMPOLINES[host_arch()]
     patched = bytearray(code)
     struct.pack_into("<Q", patched, configuration_at, native.configuration)

@@ -21,7 +21,7 @@ DESCRIPTOR_LIMIT = 16
 class Operation(enum.IntEnum):
     """What a program asks of its board."""
 
-    HELLO = 1  # → the bell, the backing of each GPU
+    HELLO = 1  # → the backing of each GPU
     CONNECT = 2  # a socket for one more thread
     OPEN = 3  # path, flags → file number and a descriptor
     CLOSE = 4  # file number

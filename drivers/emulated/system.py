@@ -18,7 +18,7 @@ import weakref
 from dataclasses import dataclass
 
 from drivers.emulated.amd import marshal
-from drivers.emulated.native import make_kick
+from drivers.emulated.native import make_kick, own_bell
 from drivers.emulated.protocol import (
     ACTION,
     ARRAY,
@@ -33,10 +33,7 @@ from drivers.emulated.protocol import (
 )
 from drivers.emulated.user_memory import UserMemory, read_memory, write_memory
 from drivers.system import (
-    MAP_SHARED,
     PAGE_BYTES,
-    PROT_READ,
-    PROT_WRITE,
     RealSystem,
     StackedSystem,
     System,
@@ -49,7 +46,7 @@ END_TIMEOUT_S = 5.0
 
 # Run by a bare interpreter: the caller's module search path, then the board.
 _START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[5]); "
+    "import json, sys; sys.path[:] = json.loads(sys.argv[6]); "
     "from drivers.emulated.board import lay_out_low, main; "
     "lay_out_low(sys.argv); main(sys.argv[1:])"
 )
@@ -69,12 +66,13 @@ class _Process:
 
     def __init__(self, description: str) -> None:
         ours, theirs = socket.socketpair()
+        bell = own_bell().descriptor
         paths = [os.path.abspath(path or os.curdir) for path in sys.path]
         with ours, theirs:
             self.child = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _START, str(theirs.fileno()),
-                 str(os.getpid()), "amd", description, json.dumps(paths)],
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+                 str(os.getpid()), str(bell), "amd", description, json.dumps(paths)],
+                pass_fds=[theirs.fileno(), bell], stdin=subprocess.DEVNULL,
             )
             self.control = Connection(socket.socket(fileno=os.dup(ours.fileno())))
         self.idle: list[Connection] = []
@@ -141,8 +139,7 @@ class EmulatedSystem(StackedSystem):
         self.owner = os.getpid()
         self.opened: dict[int, _Open] = {}
         self.user_memory = UserMemory()
-        self.shared: list[int] = []  # descriptors: the bell, the backing of each GPU
-        self.bell_address = 0
+        self.shared: list[int] = []  # descriptors of the backing of each GPU
         self._finalizer: weakref.finalize[..., EmulatedSystem] | None = None
 
     # The board's process.
@@ -158,9 +155,6 @@ class EmulatedSystem(StackedSystem):
             raise OSError(errno.ENODEV, "the emulated board did not start") from failure
         self.process, self.owner = process, os.getpid()
         self._finalizer = weakref.finalize(self, _end, process, self.owner, self.shared)
-        self.bell_address = self.below.mmap(
-            PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, self.shared[0], 0
-        )
         return process
 
     def _ask(self, operation: int, parts: list[bytes]) -> tuple[list[bytes], list[int], int]:
@@ -187,9 +181,7 @@ class EmulatedSystem(StackedSystem):
         with self.lock:
             if self._finalizer is not None:
                 self._finalizer()
-            if self.bell_address:
-                self.below.munmap(self.bell_address, PAGE_BYTES)
-            self.process, self.bell_address = None, 0
+            self.process = None
             self.opened.clear()
 
     def files(self) -> dict[str, str]:
@@ -261,10 +253,7 @@ class EmulatedSystem(StackedSystem):
 
     def kick(self, function: int) -> int:
         """A kick that also rings the bell, so that the board need not poll fast."""
-        below = super().kick(function)
-        with self.lock:
-            self._board()
-            return make_kick(self.below, self.bell_address, below)
+        return make_kick(super().kick(function))
 
     def ioctl(self, descriptor: int, request: int, argument: int) -> int:
         """Sends an ioctl to the board, with what it points to."""
@@ -325,7 +314,7 @@ class EmulatedSystem(StackedSystem):
             if action == Action.STORE_DESCRIPTOR:
                 changed[offset : offset + 4] = descriptors.pop(0).to_bytes(4, "little")
             elif action == Action.ADOPT:
-                self.user_memory.adopt(address, size_bytes, self.shared[1 + gpu], offset)
+                self.user_memory.adopt(address, size_bytes, self.shared[gpu], offset)
             elif action == Action.RETURN:
                 self.user_memory.give_back(address, size_bytes, offset)
         write_memory(argument, bytes(changed))

@@ -47,6 +47,21 @@ class Board:
     cwsr_lds_bytes_per_cu: int = 0x10000
 
     @property
+    def packed_thread_ids(self) -> bool:
+        """Whether v0 holds x, y and z of the thread (gfx90a, gfx940 on, gfx11 on)."""
+        return self.gfx_target_version // 10000 != 10
+
+    @property
+    def scratch_unit_bytes(self) -> int:
+        """The unit of TMPRING_SIZE.WAVESIZE."""
+        return 256 if self.gfx_target_version >= 110000 else 1024
+
+    @property
+    def tmpring_wavesize(self) -> tuple[int, int]:
+        """Shift and width of TMPRING_SIZE.WAVESIZE."""
+        return 12, {12: 18, 11: 15}.get(self.gfx_target_version // 10000, 13)
+
+    @property
     def cu_count(self) -> int:
         """Compute units of one accelerator die."""
         return self.simd_count // self.simd_per_cu // self.num_xcc

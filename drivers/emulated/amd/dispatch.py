@@ -1,13 +1,66 @@
-"""From the registers of a compute queue to a run of a kernel's machine code."""
+"""From the registers of a compute queue to a run of a kernel's machine code.
+
+What the hardware's dispatcher works out of them, and gives to the shader array, is written into
+a `Dispatch` of the translator. (gc_*_sh_mask.h, COMPUTE_*; LLVM's AMDGPUUsage, initial state.)
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from drivers.emulated.amd.engine import BadPacket
+from drivers.emulated.memory import EXECUTE, READ, WRITE, GpuFault
 
 if TYPE_CHECKING:
     from drivers.emulated.amd.pm4 import ComputeEngine
+
+Field = tuple[int, int]  # shift, width
+
+INITIATOR_SHADER_EN: Field = (0, 1)
+INITIATOR_FORCE_START_AT_000: Field = (2, 1)
+INITIATOR_USE_THREAD_DIMENSIONS: Field = (5, 1)
+INITIATOR_W32_EN: Field = (15, 1)
+RSRC1_FLOAT_MODE: Field = (12, 8)
+RSRC2_SCRATCH_EN: Field = (0, 1)
+RSRC2_USER_SGPR: Field = (1, 5)
+RSRC2_TGID: tuple[Field, ...] = ((7, 1), (8, 1), (9, 1))
+RSRC2_LDS_SIZE: Field = (15, 9)
+NUM_THREAD_FULL: Field = (0, 16)
+
+LDS_GRANULE_BYTES = 512
+THREAD_LIMIT = 1024
+USER_DATA_COUNT = 16
+AXES = "XYZ"
+
+
+def get(value: int, place: Field) -> int:
+    """A field of a register."""
+    shift, width = place
+    return value >> shift & (1 << width) - 1
+
+
+class Registers:
+    """The registers of a generation by name, as a queue has set them."""
+
+    def __init__(self, engine: ComputeEngine) -> None:
+        board = engine.gpu.board
+        table: Any = importlib.import_module(f"autogen.{board.gc_registers}")
+        bases = board.ip_bases["GC"]
+        self.numbers: dict[str, int] = {
+            name: bases[segment] + offset
+            for name, (offset, segment) in table.REGISTERS.items()
+            if name.startswith("COMPUTE_")
+        }
+        self.values = engine.registers
+
+    def __getitem__(self, name: str) -> int:
+        return self.values.get(self.numbers[f"COMPUTE_{name}"], 0)
+
+    def axes(self, name: str) -> tuple[int, int, int]:
+        """The registers of a name for x, y and z."""
+        x, y, z = (self[f"{name}_{axis}"] for axis in AXES)
+        return x, y, z
 
 
 class Dispatcher:
@@ -15,7 +68,102 @@ class Dispatcher:
 
     def __init__(self, engine: ComputeEngine) -> None:
         self.engine = engine
+        self.registers = Registers(engine)
+        self.ranges: tuple[Any, ...] = ()
+        self.ranges_generation = -1
 
     def run(self, x: int, y: int, z: int, initiator: int) -> None:
-        """Runs a grid of x * y * z workgroups to its end. Raises BadPacket, GpuFault."""
-        raise BadPacket("this board has no translator for machine code yet")
+        """Runs a grid of workgroups to its end. Raises BadPacket, GpuFault."""
+        registers = self.registers
+        if not get(initiator, INITIATOR_SHADER_EN):
+            raise BadPacket(f"DISPATCH: initiator {initiator:#x} enables no shader")
+        block = registers.axes("NUM_THREAD")
+        threads = tuple(get(number, NUM_THREAD_FULL) for number in block)
+        total = threads[0] * threads[1] * threads[2]
+        if not 1 <= total <= THREAD_LIMIT:
+            raise BadPacket(f"DISPATCH: workgroups of {threads} threads; 1 to {THREAD_LIMIT}")
+        grid = (x, y, z)
+        if get(initiator, INITIATOR_USE_THREAD_DIMENSIONS):
+            if any(size % count for size, count in zip(grid, threads, strict=True)):
+                raise BadPacket(f"DISPATCH: {grid} threads are no whole workgroups of {threads}")
+            x, y, z = (size // count for size, count in zip(grid, threads, strict=True))
+        if any(registers.axes("START")) and not get(initiator, INITIATOR_FORCE_START_AT_000):
+            raise BadPacket(f"DISPATCH: a grid that starts at {registers.axes('START')}")
+        if x and y and z:
+            self._launch((x, y, z), (threads[0], threads[1], threads[2]), initiator)
+
+    def _launch(
+        self, grid: tuple[int, int, int], block: tuple[int, int, int], initiator: int
+    ) -> None:
+        from drivers.emulated.simt.engine import Dispatch
+
+        registers, board = self.registers, self.engine.gpu.board
+        first, second = registers["PGM_RSRC1"], registers["PGM_RSRC2"]
+        entry = (registers["PGM_LO"] | registers["PGM_HI"] << 32) << 8
+        lds_bytes = get(second, RSRC2_LDS_SIZE) * LDS_GRANULE_BYTES
+        if lds_bytes > board.lds_kib << 10:
+            raise BadPacket(f"DISPATCH: {lds_bytes} bytes of LDS; there are {board.lds_kib} KiB")
+        count = get(second, RSRC2_USER_SGPR)
+        if count > USER_DATA_COUNT:
+            raise BadPacket(f"DISPATCH: {count} user SGPRs; there are {USER_DATA_COUNT}")
+        ids, place = [], count
+        for enabled in RSRC2_TGID:
+            ids.append(place if get(second, enabled) else -1)
+            place += get(second, enabled)
+        wave_size = 32 if get(initiator, INITIATOR_W32_EN) else 64
+        if board.wave_front_size == 64:
+            wave_size = 64
+        fault = self.engine.process.simt().run(Dispatch(
+            entry=entry,
+            scalars=tuple(registers[f"USER_DATA_{i}"] for i in range(count)),
+            group_ids=(ids[0], ids[1], ids[2]),
+            block=block,
+            grid=grid,
+            memory=self._memory(),
+            thread_ids="packed" if board.packed_thread_ids else "separate",
+            wave_size=wave_size,
+            lds_bytes=lds_bytes,
+            scratch_bytes=self._scratch(second, wave_size),
+            float_mode=get(first, RSRC1_FLOAT_MODE),
+        ))
+        if fault is not None:
+            self._report(fault)
+
+    def _scratch(self, second: int, wave_size: int) -> int:
+        """Bytes of scratch for a lane; its memory must be mapped, if unused by the translator.
+
+        Raises GpuFault.
+        """
+        if not get(second, RSRC2_SCRATCH_EN):
+            return 0
+        board, registers = self.engine.gpu.board, self.registers
+        per_wave = get(registers["TMPRING_SIZE"], board.tmpring_wavesize) * board.scratch_unit_bytes
+        if "COMPUTE_DISPATCH_SCRATCH_BASE_LO" in registers.numbers:
+            base = registers["DISPATCH_SCRATCH_BASE_LO"] | (
+                registers["DISPATCH_SCRATCH_BASE_HI"] << 32
+            )
+            self.engine.memory.table.check(base << 8, max(per_wave, 1), WRITE)
+        return per_wave // wave_size
+
+    def _memory(self) -> tuple[Any, ...]:
+        """What the process may touch, as the translator wants it."""
+        from drivers.emulated.simt.engine import MemoryRange
+
+        table = self.engine.memory.table
+        if self.ranges_generation != table.generation:
+            self.ranges_generation = table.generation
+            self.ranges = tuple(
+                MemoryRange(mapping.start, mapping.end, mapping.protection)
+                for mapping in table.mappings
+            )
+        return self.ranges
+
+    def _report(self, fault: Any) -> None:
+        """Raises what a dispatch that ended early means to its queue."""
+        where = f"wave {fault.wave}, pc {fault.pc:#x}"
+        if fault.kind != "memory":
+            raise BadPacket(f"the kernel never ends ({where})")
+        access = {"read": READ, "execute": EXECUTE}.get(fault.access, WRITE)
+        self.engine.process.log.append(f"{self.engine.name}: {fault.access} fault, {where}")
+        present = self.engine.memory.table.find(fault.address) is not None
+        raise GpuFault(fault.address, access, present)

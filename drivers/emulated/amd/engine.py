@@ -187,6 +187,10 @@ class Engine(ABC):
             finally:
                 self.busy = False
 
+    def move_ring(self, address: int, size_bytes: int) -> None:
+        """Takes another ring; the pointers stay."""
+        self.properties.ring_address, self.properties.ring_bytes = address, size_bytes
+
     @abstractmethod
     def consume(self, doorbell: int) -> None:
         """Does what lies between the read pointer and the doorbell's value."""

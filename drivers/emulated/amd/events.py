@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import itertools
 import threading
 import time
 from dataclasses import dataclass, field
@@ -77,13 +78,14 @@ class Events:
                     self.next_other, FIRST_NONSIGNAL_EVENT_ID, LAST_NONSIGNAL_EVENT_ID + 1
                 )
                 self.next_other = event_id + 1
-            event = self.table[event_id] = Event(event_id, kind, auto_reset)
+            event = Event(event_id, kind, auto_reset)
+            self.table[event_id] = event
             return event
 
     def _free(self, first: int, low: int, high: int) -> int:
-        for candidate in (*range(first, high), *range(low, min(first, high))):
+        for candidate in itertools.chain(range(first, high), range(low, min(first, high))):
             if candidate not in self.table:
-                return candidate
+                return int(candidate)
         raise OSError(errno.ENOSPC, "no event slot is free")
 
     def find(self, event_id: int) -> Event:

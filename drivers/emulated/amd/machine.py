@@ -13,8 +13,6 @@ from drivers.emulated.amd.topology import Gpu
 from drivers.emulated.model import Model, OpenFile, TextFile
 
 GPU_LIMIT = 16
-PREFIXES = ("/dev/kfd", "/dev/dri/", "/sys/class/kfd/", "/sys/devices/virtual/kfd/",
-            "/sys/class/drm/")
 
 
 def parse(description: str) -> list[Gpu]:
@@ -34,10 +32,10 @@ def parse(description: str) -> list[Gpu]:
 class Machine(Model):
     """One program's view of the machine."""
 
-    def __init__(self, description: str) -> None:
+    def __init__(self, description: str, bell: int) -> None:
         self.log: list[str] = []
         self.gpus = parse(description)
-        self.process = KfdProcess(self.gpus, self.log)
+        self.process = KfdProcess(self.gpus, self.log, bell)
         self._files = topology.files(self.gpus)
 
     def open(self, path: str, flags: int) -> OpenFile:
@@ -61,8 +59,8 @@ class Machine(Model):
         return self._files
 
     def descriptors(self) -> list[int]:
-        """The bell, then the backing of each GPU."""
-        return [self.process.bell, *(backing.descriptor for backing in self.process.backings)]
+        """The backing of each GPU."""
+        return [backing.descriptor for backing in self.process.backings]
 
     def reset(self) -> None:
         """The program has closed every node."""

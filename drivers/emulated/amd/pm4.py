@@ -6,6 +6,7 @@ what ACQUIRE_MEM and RELEASE_MEM flush is checked for form only.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 
 from autogen import pm4_nv as nv
@@ -79,6 +80,9 @@ class ComputeEngine(Engine):
     def __init__(self, process: KfdProcess, gpu: Gpu, properties: QueueProperties) -> None:
         super().__init__(process, gpu, properties)
         self.read = 0  # dwords, never wrapped
+        self.ring_mask = max(properties.ring_bytes // 4, 1) - 1
+        # Its page stays mapped while the queue lives.
+        self.read_pointer = ctypes.c_uint32.from_address(properties.read_pointer_address)
         self.registers: dict[int, int] = {}
         self.dispatcher = Dispatcher(self)
         self.depth = 0  # of indirect buffers
@@ -119,12 +123,16 @@ class ComputeEngine(Engine):
 
     def report_read_pointer(self) -> None:
         """PM4 read pointers are 32 bits, in dwords, and wrap with the ring."""
-        ring = self.properties.ring_bytes // 4
-        self.memory.store(self.properties.read_pointer_address, self.read % max(ring, 1), 4)
+        self.read_pointer.value = self.read & self.ring_mask
+
+    def move_ring(self, address: int, size_bytes: int) -> None:
+        """Takes another ring; the pointers stay."""
+        super().move_ring(address, size_bytes)
+        self.ring_mask = size_bytes // 4 - 1
 
     def consume(self, doorbell: int) -> None:
         """The doorbell's value is the write pointer, in dwords."""
-        ring = self.properties.ring_bytes // 4
+        ring = self.ring_mask + 1
         pending = doorbell - self.read
         if not pending:
             return
@@ -179,10 +187,9 @@ class ComputeEngine(Engine):
         if base is None:
             if after > count:
                 raise BadPacket(f"a packet of {size} dwords in the last {count - at} of a buffer")
-            return after
-        if after <= count:
-            self.read = base + after
-            self.report_read_pointer()
+        elif after <= count:
+            self.read = read = base + after
+            self.read_pointer.value = read & self.ring_mask
         return after
 
     def _packet(self, opcode: int, words: Words) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,11 +12,12 @@ from drivers.emulated.amd import events
 from drivers.emulated.amd.topology import Gpu
 from drivers.emulated.memory import Backing, GpuFault, HostMap, PageTable
 from drivers.emulated.model import OpenFile
-from drivers.emulated.native import Native
+from drivers.emulated.native import Native, map_bell
 from drivers.system import MAP_SHARED, PAGE_BYTES, PROT_READ, PROT_WRITE, RealSystem
 
 if TYPE_CHECKING:
     from drivers.emulated.amd.engine import Engine
+    from drivers.emulated.simt.engine import Engine as SimtEngine
 
 DOORBELL_SLICE_BYTES = 8192  # kfd_doorbell.c: 1024 doorbells of 8 bytes, gfx9 and later
 DOORBELL_COUNT = DOORBELL_SLICE_BYTES // 8
@@ -45,13 +45,10 @@ class Allocation:
 class KfdProcess:
     """One program as the kernel knows it."""
 
-    def __init__(self, gpus: list[Gpu], log: list[str]) -> None:
+    def __init__(self, gpus: list[Gpu], log: list[str], bell: int) -> None:
         self.gpus, self.log = gpus, log
         self.system = RealSystem()
-        self.bell = os.memfd_create("bell", os.MFD_CLOEXEC)
-        os.ftruncate(self.bell, PAGE_BYTES)
-        bell_address = self._map(self.bell, PAGE_BYTES, 0)
-        self.native = Native(self.system, bell_address)
+        self.native = Native(self.system, map_bell(bell))
         self.backings = [Backing(f"renderD{gpu.render_minor}") for gpu in gpus]
         self.doorbells = Backing("kfd", (len(gpus) + 1) << DOORBELL_SHIFT)
         self.doorbell_pages = [
@@ -62,6 +59,7 @@ class KfdProcess:
         self.lock = threading.RLock()
         self.atomics = threading.Lock()
         self.generation = 0
+        self.translator: SimtEngine | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -123,6 +121,15 @@ class KfdProcess:
         if before is not None and before is not file:
             raise OSError(errno.EBUSY, "another render node was acquired")
         self.acquired[index] = file
+
+    def simt(self) -> SimtEngine:
+        """The translator of machine code, made when it is first needed."""
+        with self.atomics:
+            if self.translator is None:
+                from drivers.emulated.simt.engine import Engine as Translator
+
+                self.translator = Translator(self.system)
+            return self.translator
 
     def idle(self) -> bool:
         """Whether no engine is inside a packet."""

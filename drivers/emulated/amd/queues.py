@@ -59,7 +59,7 @@ def _buffer(process: KfdProcess, gpu: Gpu, address: int, size: int) -> Allocatio
     page = address & -PAGE_BYTES
     for allocation in process.allocations.values():
         if allocation.address == page and gpu.index in allocation.mapped:
-            if size == allocation.size_bytes:
+            if size < PAGE_BYTES or size == allocation.size_bytes:  # counted in pages
                 return allocation
             raise OSError(errno.EINVAL, f"{address:#x}: {allocation.size_bytes} bytes, not {size}")
     raise OSError(errno.EINVAL, f"{address:#x} is not where an allocation is mapped")
@@ -156,8 +156,7 @@ def update(process: KfdProcess, args: Any, call: Call) -> None:
         queue.properties.ring_address, queue.properties.ring_bytes
     ):
         _buffer(process, queue.gpu, args.ring_base_address, args.ring_size)
-        queue.properties.ring_address = args.ring_base_address
-        queue.properties.ring_bytes = args.ring_size
+        queue.move_ring(args.ring_base_address, args.ring_size)
     queue.set_active(running)
 
 

@@ -44,6 +44,8 @@ class SdmaEngine(Engine):
     def __init__(self, process: KfdProcess, gpu: Gpu, properties: QueueProperties) -> None:
         super().__init__(process, gpu, properties)
         self.read = 0  # bytes, never wrapped
+        # Its page stays mapped while the queue lives.
+        self.read_pointer = ctypes.c_uint64.from_address(properties.read_pointer_address)
         header: Any = importlib.import_module(f"autogen.{gpu.board.sdma_packets}")
         self.header = header
         self.fields: dict[str, Fields] = header.PACKETS
@@ -76,7 +78,7 @@ class SdmaEngine(Engine):
 
     def report_read_pointer(self) -> None:
         """SDMA read pointers are 64 bits, in bytes."""
-        self.memory.store(self.properties.read_pointer_address, self.read, 8)
+        self.read_pointer.value = self.read
 
     def consume(self, doorbell: int) -> None:
         """The doorbell's value is the write pointer, in bytes."""
