@@ -28,6 +28,8 @@ def scalar(name: str, dtype: DType = dtypes.int64) -> Param:
 @functools.cache
 def kernel(name: str, target: Target, body: str, *params: Param) -> CodeObject:
     """A kernel whose `body` sees %kernarg, the block %x %y %z, and each argument as %name."""
+    if not target.is_cpu:
+        return gpu_kernel(name, target, body, *params)
     lines = []
     for index, param in enumerate(params):
         kind = "ptr" if param.kind == "buffer" else IR_TYPES[param.dtype.name]
@@ -38,6 +40,43 @@ def kernel(name: str, target: Target, body: str, *params: Param) -> CodeObject:
     image, entry, relocations = link(compile_ir(text, target), name)
     return CodeObject(
         name, target.arch, image, entry, params, relocations=relocations, source=text
+    )
+
+
+def gpu_kernel(name: str, target: Target, body: str, *params: Param) -> CodeObject:
+    """The same for an AMD GPU: one thread a block, pointers to global memory."""
+    lines = [f"  %{axis} = call i32 @llvm.amdgcn.workgroup.id.{axis}()" for axis in "xyz"]
+    for param in params:
+        if param.kind == "buffer":
+            lines.append(f"  %{param.name} = addrspacecast ptr addrspace(1) %{param.name}.g to ptr")
+        elif IR_TYPES[param.dtype.name] == "i64":
+            lines.append(f"  %{param.name} = add i64 %{param.name}.g, 0")
+        else:
+            kind = IR_TYPES[param.dtype.name]
+            bits = 8 * param.dtype.itemsize
+            cut = f"%{param.name}.g" if bits == 64 else f"%{param.name}.i"
+            if bits < 64:
+                lines.append(f"  {cut} = trunc i64 %{param.name}.g to i{bits}")
+            lines.append(f"  %{param.name} = bitcast i{bits} {cut} to {kind}")
+    signature = ", ".join(
+        f"{'ptr addrspace(1)' if param.kind == 'buffer' else 'i64'} %{param.name}.g"
+        for param in params
+    )
+    declarations = "".join(
+        f"declare i32 @llvm.amdgcn.workgroup.id.{axis}()\n" for axis in "xyz"
+    )
+    text = (
+        f"{declarations}define amdgpu_kernel void @{name}({signature}) #0 {{\nentry:\n"
+        + "\n".join(lines) + body + "\n}\n"
+        + 'attributes #0 = { nounwind "amdgpu-flat-work-group-size"="1,1" '
+        + '"uniform-work-group-size"="true" "amdgpu-no-implicitarg-ptr" "amdgpu-no-dispatch-ptr" '
+        + '"amdgpu-no-queue-ptr" "amdgpu-no-dispatch-id" }\n'
+        + '!llvm.module.flags = !{!0}\n!0 = !{i32 1, !"amdhsa_code_object_version", i32 500}\n'
+    )
+    image, entry, relocations = link(compile_ir(text, target), f"{name}.kd", executable=False)
+    return CodeObject(
+        name, target.arch, image, entry, params, relocations=relocations, source=text,
+        lane_width=target.lane_width,
     )
 
 
