@@ -1,0 +1,367 @@
+"""Runs dispatches of GPU machine code on the processor: the board's one way to the translator."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import struct
+import threading
+from array import array
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from compiler.llvm import host_target
+from drivers.emulated.simt import function, helpers, jit, layout, rdna3, runner
+from drivers.emulated.simt.program import Program, read_program
+from drivers.emulated.simt.rdna3_decode import decode
+from drivers.emulated.simt.rdna3_memory import kind_of
+from drivers.system import System
+
+LANES = 32
+READ, WRITE, EXECUTE = layout.READ, layout.WRITE, layout.EXECUTE
+LOOP_BUDGET = 1 << 28
+"""Backward jumps of a wave between two barriers, before it counts as hung: a second or so."""
+
+_ACCESS = {1: "read", 2: "write", 3: "atomic", 4: "execute"}
+_THREADED_WAVES = 64
+_SCRATCH_LIMIT = 1 << 30
+
+
+class MemoryRange(NamedTuple):
+    """Guest addresses `first` up to `end`, which may be accessed as `protection` says."""
+
+    first: int
+    end: int
+    protection: int = READ | WRITE | EXECUTE
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a dispatch ended early. `kind` is `memory` or `hang`."""
+
+    kind: str
+    address: int
+    access: str
+    """`read`, `write`, `atomic` or `execute`; empty for a hang."""
+    wave: int
+    """The wave's number: workgroup × waves in a workgroup + wave in the workgroup."""
+    pc: int
+    """The guest address of the instruction; of the loop's start for a hang."""
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """A kernel's launch, as its command processor has worked it out."""
+
+    entry: int
+    """Guest address of the first instruction."""
+    scalars: tuple[int, ...]
+    """The initial scalar registers from s0 on (user data)."""
+    group_ids: tuple[int, int, int]
+    """Which scalar registers receive the workgroup's x, y, z; −1 for none."""
+    block: tuple[int, int, int]
+    """Threads in a workgroup."""
+    grid: tuple[int, int, int]
+    """Workgroups."""
+    memory: tuple[MemoryRange, ...]
+    thread_ids: str = "packed"
+    """`packed`: v0 = x | y << 10 | z << 20. `separate`: v0, v1, v2."""
+    wave_size: int = 32
+    lds_bytes: int = 0
+    scratch_bytes: int = 0
+    """Of one lane."""
+    float_mode: int = 0xF0
+    """The FLOAT_MODE field of RSRC1: rounding in bits 0–3, denormals kept in 4–7."""
+    loop_budget: int = LOOP_BUDGET
+
+
+def _mxcsr(float_mode: int) -> int:
+    """FLOAT_MODE as MXCSR. One mode serves all widths, as float32 has it."""
+    rounding = (0, 2, 1, 3)[float_mode & 3]  # nearest, +inf, -inf, zero
+    denormals = float_mode >> 4 & 3
+    flush = (0 if denormals & 1 else 0x40) | (0 if denormals & 2 else 0x8000)
+    return 0x1F80 | rounding << 13 | flush
+
+
+@dataclass
+class _Kernel:
+    """A translated kernel. Versions are compiled when a dispatch first needs them."""
+
+    program: Program
+    code: tuple[bytes, ...]
+    """The bytes of each extent, to see whether memory still holds the same."""
+    digest: bytes
+    slots: dict[int, int]
+    kinds: list[tuple[int, int]]
+    """(pc, kind) of each slot."""
+    has_barrier: bool
+    versions: dict[bool, int]
+
+
+class _Context:
+    """The memory of one native thread: context, wave states, local memory, scratch."""
+
+    def __init__(self, functions: list[int]) -> None:
+        self.memory = bytearray(0)
+        self.functions = struct.pack(f"<{len(functions)}Q", *functions)
+        self.size = {"slots": -1, "states": 0, "lds": 0, "scratch": 0}
+        self.buffers: dict[str, ctypes.Array[ctypes.c_char]] = {}
+        self.kernel: _Kernel | None = None
+
+    def room(self, name: str, size_bytes: int) -> int:
+        """The aligned address of a buffer of at least that size; contents persist."""
+        if name not in self.buffers or self.size[name] < size_bytes:
+            self.size[name] = size_bytes
+            self.buffers[name] = ctypes.create_string_buffer(size_bytes + 128)
+        return (ctypes.addressof(self.buffers[name]) + 127) & ~127
+
+
+class Engine:
+    """Translates and runs dispatches; safe to be used by several threads.
+
+    `threads` native threads share a dispatch that is large enough.
+    """
+
+    def __init__(self, system: System, threads: int | None = None) -> None:
+        self.system = system
+        self.threads = threads or os.cpu_count() or 1
+        self.kernels: dict[int, list[_Kernel]] = {}
+        self._lock = threading.Lock()
+        self._functions: list[int] = []
+        self._run: Callable[[int], None] | None = None
+        self._idle: list[_Context] = []
+        self._pool: ThreadPoolExecutor | None = None
+        self._ids: dict[tuple[tuple[int, int, int], str], array[int]] = {}
+
+    # ---- code ----
+    def _start(self) -> None:
+        """Maps the helpers, at first use."""
+        if self._functions:
+            return
+        names = helpers.exports()
+
+        def make() -> str:
+            parts = [helpers.text(), runner.text(host_target().arch), _table(names)]
+            return "\n".join(parts)
+
+        image, offset = jit.compile_cached(b"helpers", "export", make)
+        base = jit.map_code(self.system, image)
+        export = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint32)(base + offset)
+        functions = [int(export(i)) for i in range(len(names))]
+        self._run = ctypes.CFUNCTYPE(None, ctypes.c_uint64)(functions[names.index("run")])
+        self._functions = functions
+
+    def kernel(self, entry: int, memory: tuple[MemoryRange, ...]) -> _Kernel | Fault:
+        """The translation of the code that lies at `entry` now."""
+        known = self.kernels.setdefault(entry, [])
+        for kernel in known:
+            if all(
+                _executable(entry + first, entry + end, memory)
+                and ctypes.string_at(entry + first, end - first) == code
+                for (first, end), code in zip(kernel.program.extents, kernel.code, strict=True)
+            ):
+                return kernel
+        home = next((r for r in memory if r.first <= entry < r.end and r.protection & EXECUTE),
+                    None)
+        if home is None:
+            return Fault("memory", entry, "execute", 0, entry)
+        code = ctypes.string_at(entry, min(home.end - entry, 4 << 20))
+        program = read_program(lambda pc: decode(code, pc), rdna3.flow)
+        kernel = _describe(program, code)
+        known.append(kernel)
+        return kernel
+
+    def _version(self, kernel: _Kernel, all_lanes: bool) -> int:
+        """The address of the host code for full or for partial waves."""
+        address = kernel.versions.get(all_lanes)
+        if address is None:
+            image, offset = jit.compile_cached(
+                kernel.digest + bytes([all_lanes]), "wave",
+                lambda: function.translate(kernel.program, kernel.slots, all_lanes),
+            )
+            address = kernel.versions[all_lanes] = jit.map_code(self.system, image) + offset
+        return address
+
+    # ---- dispatch ----
+    def run(self, dispatch: Dispatch) -> Fault | None:
+        """Runs all waves of a dispatch; returns why it ended early, if it did."""
+        if dispatch.wave_size != LANES:
+            raise ValueError(f"waves of {dispatch.wave_size} lanes are not translated; 32 are")
+        with self._lock:
+            self._start()
+            kernel = self.kernel(dispatch.entry, dispatch.memory)
+            if isinstance(kernel, Fault):
+                return kernel
+            threads = dispatch.block[0] * dispatch.block[1] * dispatch.block[2]
+            groups = dispatch.grid[0] * dispatch.grid[1] * dispatch.grid[2]
+            if not threads or not groups:
+                return None
+            waves, rest = -(-threads // LANES), threads % LANES
+            full = self._version(kernel, True) if threads >= LANES else 0
+            tail = self._version(kernel, False) if rest else 0
+            ids = self._thread_ids(dispatch.block, dispatch.thread_ids)
+            helpers_count = min(self.threads, groups) if groups * waves >= _THREADED_WAVES else 1
+            contexts = [self._take() for _ in range(helpers_count)]
+        scalars = array("I", (s & 0xFFFFFFFF for s in dispatch.scalars or (0,)))
+        ranges = array("Q")
+        for one in _joined(dispatch.memory):
+            ranges.extend(one)
+        job = ctypes.create_string_buffer(layout.JOB_BYTES)
+        wave_bytes = _scratch_of_a_wave(dispatch.scratch_bytes)
+        struct.pack_into(
+            "<QQQQQQQQQQQqqqQQQQQQ", job, 0,
+            0, groups, 0, dispatch.grid[0], dispatch.grid[1], full, tail, waves,
+            (1 << rest) - 1 if rest else 0xFFFFFFFF,
+            scalars.buffer_info()[0], len(scalars), *dispatch.group_ids,
+            ids.buffer_info()[0], 1 if dispatch.thread_ids == "packed" else 3,
+            dispatch.loop_budget, _mxcsr(dispatch.float_mode), wave_bytes,
+            layout.STATE_BYTES if kernel.has_barrier else 0,
+        )
+        addresses = [
+            self._prepare(context, kernel, dispatch, waves, ctypes.addressof(job), ranges)
+            for context in contexts
+        ]
+        self._carry_out(addresses)
+        fault = next((f for f in (_fault(a, dispatch) for a in addresses) if f), None)
+        with self._lock:
+            self._idle.extend(contexts)
+        return fault
+
+    def _carry_out(self, addresses: list[int]) -> None:
+        assert self._run is not None
+        if len(addresses) == 1:
+            self._run(addresses[0])
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(max(1, self.threads - 1), "simt")
+        others = [self._pool.submit(self._run, address) for address in addresses[1:]]
+        self._run(addresses[0])
+        for other in others:
+            other.result()
+
+    def _take(self) -> _Context:
+        return self._idle.pop() if self._idle else _Context(self._functions)
+
+    def _prepare(
+        self, context: _Context, kernel: _Kernel, dispatch: Dispatch, waves: int, job: int,
+        ranges: array[int],
+    ) -> int:
+        """Fills a thread's context for a dispatch; returns its address."""
+        slot_count = len(kernel.kinds)
+        address = context.room("slots", layout.CONTEXT_SLOTS + layout.SLOT_BYTES * slot_count)
+        states = context.room("states", layout.STATE_BYTES * (waves if kernel.has_barrier else 1))
+        lds = context.room("lds", max(16, dispatch.lds_bytes))
+        wave_bytes = _scratch_of_a_wave(dispatch.scratch_bytes)
+        scratch = context.room("scratch", max(16, wave_bytes * waves))
+        head = struct.pack(
+            "<qiiqqqQQQQQQQQQq", dispatch.loop_budget, 0, 0, 0, 0, 0,
+            ranges.buffer_info()[0], len(ranges) // 3, lds, dispatch.lds_bytes, scratch,
+            dispatch.scratch_bytes, dispatch.entry, job, states, 0,
+        )
+        ctypes.memmove(address, head, len(head))
+        ctypes.memset(address + layout.CONTEXT_ZEROS, 0, 64)
+        ctypes.memmove(
+            address + layout.CONTEXT_FUNCTIONS, context.functions, len(context.functions)
+        )
+        rows = []
+        for pc, kind in kernel.kinds:
+            bounds = (0, 0)
+            if kind == layout.LOCAL:
+                bounds = (lds, lds + dispatch.lds_bytes)
+            elif kind == layout.SCRATCH:
+                bounds = (scratch, scratch + wave_bytes * waves)
+            rows += [*bounds, pc, kind]
+        slots = struct.pack(f"<{len(rows)}Q", *rows)
+        ctypes.memmove(address + layout.CONTEXT_SLOTS, slots, len(slots))
+        return address
+
+    def _thread_ids(self, block: tuple[int, int, int], form: str) -> array[int]:
+        """The initial vector registers of every wave of a workgroup."""
+        key = (block, form)
+        known = self._ids.get(key)
+        if known is not None:
+            return known
+        total = block[0] * block[1] * block[2]
+        rows = array("I")
+        for first in range(0, total, LANES):
+            numbers = [min(n, total - 1) for n in range(first, first + LANES)]
+            x = [n % block[0] for n in numbers]
+            y = [n // block[0] % block[1] for n in numbers]
+            z = [n // (block[0] * block[1]) for n in numbers]
+            if form == "packed":
+                rows.extend(a | b << 10 | c << 20 for a, b, c in zip(x, y, z, strict=True))
+            else:
+                rows.extend([*x, *y, *z])
+        self._ids[key] = rows
+        return rows
+
+    def close(self) -> None:
+        """Ends the threads. Translated code stays mapped for the life of the process."""
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
+
+def _table(names: list[str]) -> str:
+    """IR of @export: the address of the helper of that number."""
+    tests = "".join(
+        f"  %is{i} = icmp eq i32 %which, {i}\n"
+        f"  %p{i + 1} = select i1 %is{i}, ptr @{name}, ptr %p{i}\n"
+        for i, name in enumerate(names)
+    )
+    return (
+        "define ptr @export(i32 %which) {\n  %p0 = getelementptr i8, ptr null, i64 0\n"
+        f"{tests}  ret ptr %p{len(names)}\n}}\n"
+    )
+
+
+def _describe(program: Program, code: bytes) -> _Kernel:
+    kinds = []
+    for instruction in program.instructions:
+        kind = kind_of(instruction)
+        if kind is not None:
+            kinds.append((instruction.pc, kind))
+    digest = hashlib.blake2b(digest_size=32)
+    pieces = []
+    for first, end in program.extents:
+        pieces.append(code[first:end])
+        digest.update(struct.pack("<QQ", first, end) + pieces[-1])
+    return _Kernel(
+        program, tuple(pieces), digest.digest(),
+        {pc: number for number, (pc, _) in enumerate(kinds)}, kinds,
+        any(i.name == "s_barrier" for i in program.instructions), {},
+    )
+
+
+def _executable(first: int, end: int, memory: tuple[MemoryRange, ...]) -> bool:
+    return any(r.first <= first and end <= r.end and r.protection & EXECUTE for r in memory)
+
+
+def _joined(memory: tuple[MemoryRange, ...]) -> list[tuple[int, int, int]]:
+    """Neighbouring ranges of the same protection as one, in order."""
+    joined: list[tuple[int, int, int]] = []
+    for first, end, protection in sorted(memory):
+        if joined and joined[-1][1] == first and joined[-1][2] == protection:
+            joined[-1] = (joined[-1][0], end, protection)
+        else:
+            joined.append((first, end, protection))
+    return joined
+
+
+def _scratch_of_a_wave(lane_bytes: int) -> int:
+    return (lane_bytes * LANES + 63) & ~63
+
+
+def _fault(context: int, dispatch: Dispatch) -> Fault | None:
+    head = ctypes.string_at(context, layout.CONTEXT_FAULT_WAVE + 8)
+    kind, access, address, pc = struct.unpack_from("<iiQq", head, layout.CONTEXT_FAULT)
+    (wave,) = struct.unpack_from("<q", head, layout.CONTEXT_FAULT_WAVE)
+    if kind == 0:
+        return None
+    if kind == layout.FAULT_HANG:
+        return Fault("hang", 0, "", wave, dispatch.entry + pc)
+    return Fault("memory", address, _ACCESS[access], wave, dispatch.entry + pc)
+

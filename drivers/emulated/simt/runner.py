@@ -1,0 +1,233 @@
+"""LLVM IR of the loop that carries out a dispatch: workgroups, their waves, their barriers.
+
+Any number of threads may run it on one job; each takes workgroups until none is left. The waves
+of a workgroup run one after another on one thread, each up to its next barrier.
+"""
+
+from __future__ import annotations
+
+from drivers.emulated.simt import layout
+
+_FIELDS = """
+count JOB_COUNT
+grid.x JOB_GRID_X
+grid.y JOB_GRID_Y
+waves JOB_WAVES
+scalar.count JOB_SCALAR_COUNT
+id.x JOB_ID_X
+id.y JOB_ID_Y
+id.z JOB_ID_Z
+vector.count JOB_VECTOR_COUNT
+budget JOB_BUDGET
+tail.exec JOB_TAIL_EXEC
+scratch.bytes JOB_SCRATCH_WAVE_BYTES
+stride JOB_STATE_STRIDE
+mode JOB_FLOAT_MODE
+"""
+
+
+def _field(name: str, structure: str, offset: int, type: str = "i64") -> str:
+    return (
+        f"  %{name}.at = getelementptr i8, ptr %{structure}, i64 {offset}\n"
+        f"  %{name} = load {type}, ptr %{name}.at\n"
+    )
+
+
+def _identity(axis: str) -> str:
+    """Writes the workgroup's number along one axis, where the kernel wants it."""
+    return f"""
+  %wants.{axis} = icmp sge i64 %id.{axis}, 0
+  br i1 %wants.{axis}, label %give.{axis}, label %given.{axis}
+give.{axis}:
+  %slot.{axis} = getelementptr i32, ptr %state, i64 %id.{axis}
+  %short.{axis} = trunc i64 %group.{axis} to i32
+  store i32 %short.{axis}, ptr %slot.{axis}
+  br label %given.{axis}
+given.{axis}:
+"""
+
+
+# How an instruction set sets rounding and denormals: declarations, on entry, on leaving.
+FLOAT_MODES = {
+    "x86_64": (
+        "declare void @llvm.x86.sse.ldmxcsr(ptr)\ndeclare void @llvm.x86.sse.stmxcsr(ptr)",
+        """
+  %mode.before = alloca i32
+  %mode.wanted = alloca i32
+  call void @llvm.x86.sse.stmxcsr(ptr %mode.before)
+  %mode.short = trunc i64 %mode to i32
+  store i32 %mode.short, ptr %mode.wanted
+  call void @llvm.x86.sse.ldmxcsr(ptr %mode.wanted)
+""",
+        "  call void @llvm.x86.sse.ldmxcsr(ptr %mode.before)",
+    ),
+}
+
+
+def text(arch: str) -> str:
+    """The IR of @run for one instruction set; others than x86_64 keep the thread's own mode."""
+    fields = "".join(
+        _field(name, "job", getattr(layout, constant))
+        for name, constant in (line.split() for line in _FIELDS.split("\n") if line)
+    )
+    declarations, set_mode, reset_mode = FLOAT_MODES.get(arch, ("", "", ""))
+    return f"""{declarations}
+define internal i32 @wave_step(ptr %context, ptr %job, ptr %state, i64 %wave, i64 %last,
+                               i32 %resume, i64 %budget) {{
+{_field("tail", "job", layout.JOB_TAIL, "ptr")}{_field("full", "job", layout.JOB_FULL, "ptr")}
+{_field("tail.exec", "job", layout.JOB_TAIL_EXEC)}
+  %budget.at = getelementptr i8, ptr %context, i64 {layout.CONTEXT_BUDGET}
+  store i64 %budget, ptr %budget.at
+  %is.last = icmp eq i64 %wave, %last
+  %partial = icmp ne i64 %tail.exec, {0xFFFFFFFF}
+  %use.tail = and i1 %is.last, %partial
+  %kernel = select i1 %use.tail, ptr %tail, ptr %full
+  %result = call i32 %kernel(ptr %state, ptr %context, i32 %resume)
+  %fault.at = getelementptr i8, ptr %context, i64 {layout.CONTEXT_FAULT}
+  %fault = load i32, ptr %fault.at
+  %well = icmp eq i32 %fault, 0
+  br i1 %well, label %no.fault, label %stop
+no.fault:
+  %gave.up = icmp slt i32 %result, 0
+  br i1 %gave.up, label %hang, label %fine
+hang:
+  store i32 {layout.FAULT_HANG}, ptr %fault.at
+  %now.at = getelementptr i8, ptr %context, i64 {layout.CONTEXT_WAVE}
+  %now = load i64, ptr %now.at
+  %fault.wave.at = getelementptr i8, ptr %context, i64 {layout.CONTEXT_FAULT_WAVE}
+  store i64 %now, ptr %fault.wave.at
+  br label %stop
+stop:
+  %stop.at = getelementptr i8, ptr %job, i64 {layout.JOB_STOP}
+  store atomic i64 1, ptr %stop.at monotonic, align 8
+  ret i32 -1
+fine:
+  ret i32 %result
+}}
+
+define internal void @run(ptr %context) {{
+entry:
+{_field("job", "context", layout.CONTEXT_JOB, "ptr")}{fields}
+{_field("states", "context", layout.CONTEXT_STATES, "ptr")}
+{_field("scratch", "context", layout.CONTEXT_SCRATCH)}
+{_field("scalars", "job", layout.JOB_SCALARS, "ptr")}
+{_field("threads", "job", layout.JOB_THREAD_IDS, "ptr")}
+  %next.at = getelementptr i8, ptr %job, i64 {layout.JOB_NEXT}
+  %stop.at = getelementptr i8, ptr %job, i64 {layout.JOB_STOP}
+  %wave.at = getelementptr i8, ptr %context, i64 {layout.CONTEXT_WAVE}
+  %scratch.at.now = getelementptr i8, ptr %context, i64 {layout.CONTEXT_SCRATCH}
+  %last = sub i64 %waves, 1
+  %vector.bytes = mul i64 %vector.count, 128
+{set_mode}
+  br label %take
+take:
+  %group = atomicrmw add ptr %next.at, i64 1 monotonic
+  %left = icmp ult i64 %group, %count
+  %stopped = load atomic i64, ptr %stop.at monotonic, align 8
+  %running = icmp eq i64 %stopped, 0
+  %go = and i1 %left, %running
+  br i1 %go, label %begin, label %done
+begin:
+  %group.x = urem i64 %group, %grid.x
+  %row = udiv i64 %group, %grid.x
+  %group.y = urem i64 %row, %grid.y
+  %group.z = udiv i64 %row, %grid.y
+  %wave.base = mul i64 %group, %waves
+  br label %start
+start:
+  %w = phi i64 [ 0, %begin ], [ %w.next, %started ]
+  %waiting = phi i64 [ 0, %begin ], [ %waiting.next, %started ]
+  %at = mul i64 %w, %stride
+  %state = getelementptr i8, ptr %states, i64 %at
+  br label %copy
+copy:
+  %i = phi i64 [ 0, %start ], [ %i.next, %copy ]
+  %from = getelementptr i32, ptr %scalars, i64 %i
+  %value = load volatile i32, ptr %from
+  %to = getelementptr i32, ptr %state, i64 %i
+  store i32 %value, ptr %to
+  %i.next = add i64 %i, 1
+  %i.more = icmp ult i64 %i.next, %scalar.count
+  br i1 %i.more, label %copy, label %copied
+copied:
+{_identity("x")}{_identity("y")}{_identity("z")}
+  %threads.offset = mul i64 %w, %vector.bytes
+  %ids = getelementptr i8, ptr %threads, i64 %threads.offset
+  %vectors = getelementptr i8, ptr %state, i64 {layout.STATE_VECTORS}
+  br label %lanes
+lanes:
+  %j = phi i64 [ 0, %given.z ], [ %j.next, %lanes ]
+  %ids.at = getelementptr i8, ptr %ids, i64 %j
+  %id.row = load <16 x i32>, ptr %ids.at, align 4
+  %vector.at = getelementptr i8, ptr %vectors, i64 %j
+  store <16 x i32> %id.row, ptr %vector.at, align 4
+  %j.next = add i64 %j, 64
+  %j.more = icmp ult i64 %j.next, %vector.bytes
+  br i1 %j.more, label %lanes, label %launch
+launch:
+  %is.last = icmp eq i64 %w, %last
+  %exec.wide = select i1 %is.last, i64 %tail.exec, i64 {0xFFFFFFFF}
+  %exec = trunc i64 %exec.wide to i32
+  %exec.at = getelementptr i32, ptr %state, i64 126
+  store i32 %exec, ptr %exec.at
+  %number = add i64 %wave.base, %w
+  store i64 %number, ptr %wave.at
+  %own.0 = mul i64 %w, %scratch.bytes
+  %own = add i64 %scratch, %own.0
+  store i64 %own, ptr %scratch.at.now
+  %result = call i32 @wave_step(ptr %context, ptr %job, ptr %state, i64 %w,
+                             i64 %last, i32 0, i64 %budget)
+  %resume.at = getelementptr i8, ptr %state, i64 {layout.STATE_RESUME}
+  store i32 %result, ptr %resume.at
+  %bad = icmp slt i32 %result, 0
+  br i1 %bad, label %done, label %started
+started:
+  %waits = icmp sgt i32 %result, 0
+  %waits.wide = zext i1 %waits to i64
+  %waiting.next = add i64 %waiting, %waits.wide
+  %w.next = add i64 %w, 1
+  %w.more = icmp ult i64 %w.next, %waves
+  br i1 %w.more, label %start, label %round
+round:
+  %pending = phi i64 [ %waiting.next, %started ], [ %pending.next, %stepped ]
+  %any = icmp ne i64 %pending, 0
+  br i1 %any, label %step, label %take
+step:
+  %v = phi i64 [ 0, %round ], [ %v.next, %skipped ]
+  %count.so.far = phi i64 [ 0, %round ], [ %count.now, %skipped ]
+  %v.offset = mul i64 %v, %stride
+  %v.state = getelementptr i8, ptr %states, i64 %v.offset
+  %v.resume.at = getelementptr i8, ptr %v.state, i64 {layout.STATE_RESUME}
+  %v.resume = load i32, ptr %v.resume.at
+  %v.waits = icmp sgt i32 %v.resume, 0
+  br i1 %v.waits, label %go.on, label %skipped
+go.on:
+  %v.number = add i64 %wave.base, %v
+  store i64 %v.number, ptr %wave.at
+  %v.own.0 = mul i64 %v, %scratch.bytes
+  %v.own = add i64 %scratch, %v.own.0
+  store i64 %v.own, ptr %scratch.at.now
+  %v.result = call i32 @wave_step(ptr %context, ptr %job, ptr %v.state, i64 %v,
+                               i64 %last, i32 %v.resume, i64 %budget)
+  store i32 %v.result, ptr %v.resume.at
+  %v.bad = icmp slt i32 %v.result, 0
+  br i1 %v.bad, label %done, label %went
+went:
+  %v.again = icmp sgt i32 %v.result, 0
+  %v.again.wide = zext i1 %v.again to i64
+  br label %skipped
+skipped:
+  %more.waiting = phi i64 [ 0, %step ], [ %v.again.wide, %went ]
+  %count.now = add i64 %count.so.far, %more.waiting
+  %v.next = add i64 %v, 1
+  %v.more = icmp ult i64 %v.next, %waves
+  br i1 %v.more, label %step, label %stepped
+stepped:
+  %pending.next = add i64 %count.now, 0
+  br label %round
+done:
+  store i64 %scratch, ptr %scratch.at.now
+{reset_mode}
+  ret void
+}}
+"""

@@ -1,0 +1,118 @@
+"""Small kernels for gfx1100 from LLVM IR, and their launch on the translator."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import io
+import struct
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+import numpy as np
+from elftools.elf.elffile import ELFFile
+
+from drivers.emulated.simt.engine import Dispatch, Engine, Fault, MemoryRange
+from drivers.system import RealSystem
+
+PRELUDE = """
+declare i32 @llvm.amdgcn.workitem.id.x()
+declare i32 @llvm.amdgcn.workitem.id.y()
+declare i32 @llvm.amdgcn.workgroup.id.x()
+declare i32 @llvm.amdgcn.workgroup.id.y()
+declare void @llvm.amdgcn.s.barrier()
+"""
+
+
+@dataclass
+class Kernel:
+    """Machine code with its descriptor's figures; kept at a fixed place in memory."""
+
+    code: ctypes.Array
+    scalars: int
+    lds_bytes: int
+    scratch_bytes: int
+    group_ids: tuple[int, int, int]
+    float_mode: int
+    assembly: str
+
+    @property
+    def entry(self) -> int:
+        return (ctypes.addressof(self.code) + 255) & ~255
+
+
+@functools.cache
+def _machine():
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    return llvm.Target.from_triple("amdgcn-amd-amdhsa").create_target_machine(
+        cpu="gfx1100", opt=3, reloc="pic"
+    )
+
+
+@functools.cache
+def compile_kernel(text: str, attributes: str = "", level: int = 3) -> Kernel:
+    """Compiles the one kernel of `text`, whose attribute group #0 is made here."""
+    machine = _machine()
+    text += PRELUDE + f'attributes #0 = {{ "uniform-work-group-size"="true" {attributes} }}\n'
+    module = llvm.parse_assembly(text, llvm.create_context())
+    module.triple, module.data_layout = machine.triple, str(machine.target_data)
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(level))
+    builder.getModulePassManager().run(module, builder)
+    assembly = machine.emit_assembly(module.clone())
+    elf = ELFFile(io.BytesIO(machine.emit_object(module)))
+    symbols = {s.name: s for s in elf.get_section_by_name(".symtab").iter_symbols()}
+    (name,) = [n[:-3] for n in symbols if n.endswith(".kd")]
+    text_section = elf.get_section_by_name(".text")
+    symbol = symbols[name]
+    code = bytearray(text_section.data())
+    start, size = symbol.entry.st_value, symbol.entry.st_size
+    relocations = elf.get_section_by_name(".rela.text")
+    assert relocations is None, "the test kernels have no constant tables"
+    descriptor = elf.get_section_by_name(".rodata").data()[symbols[name + ".kd"].entry.st_value:]
+    lds, scratch = struct.unpack_from("<II", descriptor, 0)
+    rsrc1, rsrc2 = struct.unpack_from("<II", descriptor, 48)
+    user = rsrc2 >> 1 & 31
+    following = iter(range(user, 128))
+    ids = tuple(next(following) if rsrc2 >> bit & 1 else -1 for bit in (7, 8, 9))
+    buffer = ctypes.create_string_buffer(size + 512)
+    kernel = Kernel(buffer, user, lds, scratch, ids, rsrc1 >> 12 & 0xFF, assembly)
+    ctypes.memmove(kernel.entry, bytes(code[start : start + size]), size)
+    return kernel
+
+
+@functools.cache
+def engine() -> Engine:
+    return Engine(RealSystem())
+
+
+def arguments(*values) -> bytes:
+    """Arrays as addresses, ints as i32 or (tagged) i64, floats as f32, naturally aligned."""
+    data = b""
+    for value in values:
+        form, item = {
+            np.ndarray: lambda v: ("Q", v.ctypes.data), int: lambda v: ("i", v),
+            float: lambda v: ("f", v),
+        }[type(value)](value)
+        size = struct.calcsize(form)
+        data += bytes(-len(data) % size) + struct.pack(form, item)
+    return data
+
+
+def launch(
+    kernel: Kernel, grid, block, *values, memory=None, on: Engine | None = None, **fields
+) -> Fault | None:
+    """Runs a kernel over arrays (buffers) and numbers; only their memory may be touched."""
+    data = ctypes.create_string_buffer(arguments(*values), 256)
+    kernarg = ctypes.addressof(data)
+    ranges = [MemoryRange(v.ctypes.data, v.ctypes.data + v.nbytes)
+              for v in values if isinstance(v, np.ndarray)] if memory is None else list(memory)
+    start = ctypes.addressof(kernel.code)
+    ranges += [MemoryRange(kernarg, kernarg + 256), MemoryRange(start, start + len(kernel.code))]
+    dispatch = Dispatch(
+        entry=kernel.entry, scalars=(kernarg & 0xFFFFFFFF, kernarg >> 32),
+        group_ids=kernel.group_ids, block=block, grid=grid, memory=tuple(ranges),
+        lds_bytes=kernel.lds_bytes, scratch_bytes=kernel.scratch_bytes,
+        float_mode=kernel.float_mode, **fields,
+    )
+    return (on or engine()).run(dispatch)
