@@ -39,7 +39,7 @@ def realize(*holders: live.Holder) -> None:
     Everything pending is updated: live tensors that were computed on the way stand on their
     buffers, and graphs that used what was computed read it from there.
     """
-    todo = [h for h in holders if h.node.base.op is not Op.BUFFER]
+    todo = list({id(h): h for h in holders if h.node.base.op is not Op.BUFFER}.values())
     if not todo:
         return
     plan = schedule([(h.node, h.device) for h in todo], target_of)

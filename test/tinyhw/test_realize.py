@@ -34,6 +34,13 @@ def test_the_front_pages_matrix_product_is_one_kernel_without_a_cube(counters):
     np.testing.assert_allclose(c.numpy(), a.numpy() @ b.numpy(), rtol=1e-3, atol=1e-3)
 
 
+def test_a_tensor_may_be_given_twice():
+    a = Tensor(np.ones(3, np.float32)) + 1
+    b = a.sum()
+    a.realize(b, a, b)
+    assert a.tolist() == [2, 2, 2] and b.item() == 6
+
+
 def test_realizing_again_runs_nothing(counters):
     x = (Tensor(array(4)) + 1).realize()
     ran = counters.kernel_count
