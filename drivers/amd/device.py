@@ -87,7 +87,8 @@ class AmdDevice(Device):
         self.interrupts = Interrupts(self._process, self.gpu_memory, self._running)
         self.features = Features(
             host_access=True, waits_for=("host", "AMD", "LLVM", "CLANG"),
-            separate_copy_engine=True, timestamp_ns=1e9 / self.generation.clock_hz, queues=QUEUES,
+            separate_copy_engine=True, timestamp_ns=1e9 / self.generation.clock_hz,
+            queues=min(QUEUES, self.node.copy_queues),
         )
         self.unusable = ""
         _open_devices.add(self)
@@ -173,9 +174,10 @@ class AmdDevice(Device):
     ) -> AmdQueue:
         self.check_usable()
         with self._lock:
-            if len(self._queues) >= QUEUES:
+            limit = self.features.queues if kind == "copy" else QUEUES
+            if sum(each.kind == kind for each in self._queues) >= limit:
                 raise QueueLimit(
-                    f"{self.name} has {QUEUES} queues open, the most it can have.",
+                    f"{self.name} has {limit} queues open for {kind} work, the most it can have.",
                     device=self.name, operation="queue",
                     remedy="Close those you no longer need.",
                 )
@@ -282,6 +284,7 @@ class AmdDevice(Device):
     def abandon(self) -> None:
         """In a forked child: everything is the parent's."""
         self.unusable = "forked"
+        self.interrupts.forget()
         for queue in self._queues:
             queue.forget()
 

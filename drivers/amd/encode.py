@@ -73,6 +73,7 @@ class Encoder(ABC):
     """Encodes one list of steps. `values` are those of Vars in a fluid list."""
 
     pad_dwords: ClassVar[int] = 1
+    nothing: ClassVar[list[int]] = packets.NOP(0).encode()
 
     def __init__(
         self, queue: AmdQueue, steps: Sequence[Step], values: dict[str, Any] | None = None
@@ -90,6 +91,8 @@ class Encoder(ABC):
 
     def finish(self) -> EncodedList:
         """The whole block."""
+        if not self.words:  # an indirect buffer of no dwords is not allowed
+            self.words += self.nothing
         while len(self.words) % self.pad_dwords:
             self.words.append(0)
         count = len(self.words)
@@ -151,19 +154,28 @@ class Encoder(ABC):
                 value, INTEGER, at, where, width=4, minimum=0, maximum=_ALL_32
             )
 
-    def given(self, value: Any) -> Any:
-        """A value that may be a Var of a fluid list."""
-        return self._values[value.name] if isinstance(value, Var) else value
+    def given(self, value: Any, kind: type, what: str) -> Any:
+        """A value that may be a Var of a fluid list, and then must be of a type."""
+        if not isinstance(value, Var):
+            return value
+        found = self._values[value.name]
+        if not isinstance(found, kind):
+            raise ArgumentMismatch(
+                f"The Var {value.name!r} takes {what}, not {found!r}.",
+                device=self.device.name, operation="replay",
+            )
+        return found
 
     def copy(self, step: Copy) -> None:
         """A copy, whose buffers may overlap: then it goes through memory of its own."""
-        size = int(self.given(step.size_bytes))
-        target, source = self.given(step.destination), self.given(step.source)
+        size = int(self.given(step.size_bytes, int, "an integer"))
+        target = self.given(step.destination, Buffer, "a Buffer")
+        source = self.given(step.source, Buffer, "a Buffer")
         for where, buffer in (("destination", target), ("source", source)):
-            if not isinstance(buffer, Buffer) or not 0 <= size <= buffer.size_bytes:
+            if not 0 <= size <= buffer.size_bytes:
                 raise ArgumentMismatch(
                     f"the {where} of a copy is {size} bytes, but the buffer has "
-                    f"{getattr(buffer, 'size_bytes', 0)} bytes.",
+                    f"{buffer.size_bytes} bytes.",
                     device=self.device.name, operation="replay",
                 )
         for buffer in (target, source):
@@ -302,7 +314,7 @@ class Pm4Encoder(Encoder):
 
     def wait(self, point: Point | Var) -> None:
         """Compares all 64 bits where the hardware does; else the queue widens it."""
-        point = self.given(point) if self._values else point
+        point = self.given(point, Point, "a Point") if self._values else point
         generation = self.device.generation
         if isinstance(point, Point) and generation.wait_bits < 64:
             narrow = self.queue.bridge.narrow(point)
@@ -398,6 +410,7 @@ class SdmaEncoder(Encoder):
     """For copy queues."""
 
     pad_dwords = 8
+    nothing: ClassVar[list[int]] = [0]
 
     def exec(self, step: Exec) -> None:
         """Refuses: the engine runs no kernels."""
@@ -410,8 +423,7 @@ class SdmaEncoder(Encoder):
 
     def wait(self, point: Point | Var) -> None:
         """The engine compares 32 bits: the queue widens it."""
-        point = self.given(point)
-        assert isinstance(point, Point)
+        point = self.given(point, Point, "a Point")
         narrow = self.queue.bridge.narrow(point)
         if narrow is not None:
             self._poll(*narrow, Function.GREATER_EQUAL)

@@ -68,6 +68,10 @@ class Interrupts:
         self._events.clear()
         self.lines.close()
 
+    def forget(self) -> None:
+        """In a forked child: the events are the parent's."""
+        self._events.clear()
+
     # ---- the home of timelines ----
 
     def take(self) -> int:

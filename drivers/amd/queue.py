@@ -32,6 +32,7 @@ from drivers.native.image import native
 from drivers.native.layout import BoundState, RingState
 from drivers.queue import BoundCommands, Exec, Queue, Size, Step, Wait
 from drivers.timeline import SLICE_NS, InFlight, Point, Timeline, host_address, memory_view
+from drivers.variables import Var
 
 if TYPE_CHECKING:
     from drivers.amd.device import AmdDevice
@@ -41,14 +42,18 @@ Summary = tuple[tuple[str, str, int, Any], ...]
 """What of a list a report needs: ('kernel', name, 0, None), ('wait', name, value, timeline)."""
 
 
-def _summary(steps: Sequence[Step]) -> Summary:
+def _summary(steps: Sequence[Step], variables: dict[str, Any] | None = None) -> Summary:
     found: list[tuple[str, str, int, Any]] = []
     for step in steps:
         if isinstance(step, Exec):
             found.append(("kernel", step.program.name, 0, None))
-        elif isinstance(step, Wait) and isinstance(step.point, Point):
-            timeline = step.point.timeline
-            found.append(("wait", timeline.name, step.point.value, weakref.ref(timeline)))
+        elif isinstance(step, Wait):
+            point = (variables or {}).get(step.point.name) if isinstance(step.point, Var) else (
+                step.point
+            )
+            if isinstance(point, Point):
+                timeline = weakref.ref(point.timeline)
+                found.append(("wait", point.timeline.name, point.value, timeline))
     return tuple(found)
 
 
@@ -115,7 +120,7 @@ class AmdQueue(Queue):
             value = self.push(
                 lambda: native().ring_submit(self.hardware.state_address, address, encoded.count)
             )
-            self.remember(value, _summary(steps))
+            self.remember(value, _summary(steps, variables))
             self.bridge.mirrors.clear()
             del keep, encoder  # in flight now, so their memory waits for the Point
         return Point(self.timeline, value)
@@ -324,6 +329,9 @@ class AmdBoundCommands(BoundCommands):
         table.write_patches(address + patches_at)
         self._values = memory_view(address + values_at, table.value_bytes)
         self._summary = _summary(steps)
+        self._awaits_vars = any(
+            isinstance(step, Wait) and isinstance(step.point, Var) for step in steps
+        )
 
     def replay(self, **variables: Any) -> Point:
         """Runs the list once more with these values for its Vars."""
@@ -335,7 +343,8 @@ class AmdBoundCommands(BoundCommands):
             value = queue.push(lambda: native().ring_replay(self._address))
             if value < 0:
                 raise self._table.out_of_limits(-2 - value, variables)
-            queue.remember(value, self._summary)
+            changes = self._awaits_vars
+            queue.remember(value, _summary(self._steps, variables) if changes else self._summary)
         return Point(queue.timeline, value)
 
 

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from drivers import Device, open_device, probe
 
-DEVICES = ("LLVM", "CLANG")
+PROCESSORS = ("LLVM", "CLANG")
+DEVICES = (*PROCESSORS, "AMD")
 
 
 @pytest.fixture(params=DEVICES)
-def device_name(request: pytest.FixtureRequest) -> str:
+def device_name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = str(request.param)
+    if name == "AMD" and not os.path.exists("/dev/kfd") and "EMULATE" not in os.environ:
+        monkeypatch.setenv("EMULATE", "gfx1100*4")
+    available, sentence = probe(name)
+    if not available:
+        pytest.skip(f"{name}: {sentence}")
+    return name
+
+
+@pytest.fixture(params=PROCESSORS)
+def processor_name(request: pytest.FixtureRequest) -> str:
+    """A device for what is the processor's own: threads, blocks that wait for each other."""
     name = str(request.param)
     available, sentence = probe(name)
     if not available:
         pytest.skip(f"{name}: {sentence}")
     return name
+
+
+@pytest.fixture
+def processor(processor_name: str) -> Iterator[Device]:
+    with open_device(processor_name) as opened:
+        yield opened
 
 
 @pytest.fixture

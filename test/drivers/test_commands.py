@@ -77,7 +77,8 @@ def test_an_empty_grid_runs_nothing_and_its_point_comes(device):
     assert words(out)[0] == 5
 
 
-def test_blocks_of_one_kernel_run_on_several_threads(device):
+def test_blocks_of_one_kernel_run_on_several_threads(processor):
+    device = processor
     threads = device.target.threads
     if threads < 2:
         pytest.skip("the device has one thread")
@@ -91,7 +92,8 @@ def test_blocks_of_one_kernel_run_on_several_threads(device):
     assert words(out)[0] == threads
 
 
-def test_a_kernel_has_not_finished_before_its_last_block(device):
+def test_a_kernel_has_not_finished_before_its_last_block(processor):
+    device = processor
     if device.target.threads < 2:
         pytest.skip("the device has one thread")
     out = device.alloc(16)
@@ -106,7 +108,8 @@ def test_a_kernel_has_not_finished_before_its_last_block(device):
         point.wait()
 
 
-def test_kernels_have_a_mebibyte_of_local_memory(device):
+def test_kernels_have_a_mebibyte_of_local_memory(processor):
+    device = processor
     out = filled(device, [0] * 16)
     program = device.load(kernels.big_stack(device.target))
     device.compute_queue().commands().exec(program, (out,), grid=(16, 1, 1)).submit().wait()

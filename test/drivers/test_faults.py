@@ -35,9 +35,9 @@ def scenario(name: str, system) -> None:
         device.trim()
 
 
-def test_the_scenario_goes_through_the_system(device_name):
+def test_the_scenario_goes_through_the_system(processor_name):
     record = RecordingSystem(RealSystem())
-    scenario(device_name, record)
+    scenario(processor_name, record)
     gc.collect()
     names = [name for name, _, _ in record.calls]
     assert {"mmap", "munmap", "mprotect", "start_thread", "join_thread", "kick"} <= set(names)
@@ -46,9 +46,9 @@ def test_the_scenario_goes_through_the_system(device_name):
 
 
 @pytest.mark.parametrize("number", ERRORS, ids=[errno.errorcode[number] for number in ERRORS])
-def test_each_call_fails_once(device_name, number):
+def test_each_call_fails_once(processor_name, number):
     record = RecordingSystem(RealSystem())
-    scenario(device_name, record)
+    scenario(processor_name, record)
     gc.collect()
     total = len(record.calls)
     for nth in range(1, total + 1):
@@ -56,10 +56,10 @@ def test_each_call_fails_once(device_name, number):
         failing = FailingSystem(lower, nth, number)
         threads = len(os.listdir("/proc/self/task"))
         try:
-            scenario(device_name, failing)
+            scenario(processor_name, failing)
         except HardwareError as error:
             # Name the call, the reason and the device; hold no traceback on to the device.
-            assert device_name in str(error)
+            assert processor_name in str(error)
             if isinstance(error, SystemCallFailed):
                 assert error.errno == number
                 assert errno.errorcode[number] in str(error)
@@ -79,9 +79,9 @@ def test_each_call_fails_once(device_name, number):
         assert len(os.listdir("/proc/self/task")) == threads
 
 
-def test_memory_that_fails_once_is_taken_from_the_cache_that_is_given_back(device_name):
+def test_memory_that_fails_once_is_taken_from_the_cache_that_is_given_back(processor_name):
     failing = FailingSystem(RealSystem(), 0, names=("mmap",))
-    with open_device(device_name, system=failing) as device:
+    with open_device(processor_name, system=failing) as device:
         device.alloc(4 << 20)
         failing.nth = failing.count + 1
         buffer = device.alloc(5 << 20)
@@ -98,8 +98,8 @@ class LostDoorbell(StackedSystem):
         return address_of("getpid")
 
 
-def test_a_lost_doorbell_is_a_hang_that_says_so(device_name):
-    with open_device(device_name, system=LostDoorbell(RealSystem()), timeout_ms=200) as device:
+def test_a_lost_doorbell_is_a_hang_that_says_so(processor_name):
+    with open_device(processor_name, system=LostDoorbell(RealSystem()), timeout_ms=200) as device:
         queue = device.compute_queue("deaf")
         with pytest.raises(DeviceHang) as caught:
             for _ in range(100):
@@ -132,9 +132,9 @@ def test_systems_stack_and_every_call_passes(tmp_path):
     ]
 
 
-def test_errors_survive_pickling(device):
+def test_errors_survive_pickling(processor):
     with pytest.raises(HardwareError) as caught:
-        device.timeline("x").point(1).wait(timeout_ms=0)
+        processor.timeline("x").point(1).wait(timeout_ms=0)
     copy = pickle.loads(pickle.dumps(caught.value))
     assert type(copy) is type(caught.value)
     assert str(copy) == str(caught.value)

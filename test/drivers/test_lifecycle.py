@@ -73,7 +73,7 @@ def test_a_device_that_is_dropped_without_close_ends_its_threads(device_name):
     before = threads()
     device = open_device(device_name)
     use(device)
-    assert threads() > before
+    assert threads() > before or not device.target.is_cpu
     del device
     gc.collect()
     assert threads() == before
@@ -132,27 +132,27 @@ def test_clang_is_looked_for_on_path_with_its_version(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("count", ["1", "3"])
-def test_tinyhw_threads_sets_the_number_of_threads(monkeypatch, device_name, count):
+def test_tinyhw_threads_sets_the_number_of_threads(monkeypatch, processor_name, count):
     monkeypatch.setenv("TINYHW_THREADS", count)
     before = threads()
-    with open_device(device_name) as device:
+    with open_device(processor_name) as device:
         assert device.target.threads == int(count)
         use(device)
         assert threads() - before == int(count) - 1 + 2  # and a thread for each queue
 
 
 @pytest.mark.parametrize("count", ["0", "x", "-1", "1.5", "100000"])
-def test_a_malformed_tinyhw_threads_is_refused(monkeypatch, device_name, count):
+def test_a_malformed_tinyhw_threads_is_refused(monkeypatch, processor_name, count):
     monkeypatch.setenv("TINYHW_THREADS", count)
     with pytest.raises(ArgumentMismatch, match=f"TINYHW_THREADS is '{count}', not a number from 1"):
-        open_device(device_name)
+        open_device(processor_name)
 
 
 def test_the_target_is_the_same_every_time(device_name):
     with open_device(device_name) as first, open_device(f"{device_name}:1") as second:
         assert first.target == second.target
         assert hash(first.target) == hash(second.target)
-        assert first.target.compiler == device_name.lower()
+        assert first.target.compiler == ("llvm" if device_name == "AMD" else device_name.lower())
         assert first.target.features
 
 
@@ -202,7 +202,7 @@ def test_close_after_a_hang_ends_the_queue(opened):
     start, before = time.monotonic(), threads()
     device.close()
     assert time.monotonic() - start < 5
-    assert threads() < before
+    assert threads() < before or not device.target.is_cpu
     assert not point.done
     assert not listed.done
 
@@ -215,7 +215,7 @@ def test_the_same_code_object_gives_the_same_program(device):
 @pytest.mark.parametrize(
     ("change", "kind", "sentence"),
     [
-        ({"arch": "gfx1100"}, ArgumentMismatch, "is for gfx1100"),
+        ({"arch": "gfx000"}, ArgumentMismatch, "is for gfx000"),
         ({"entry": 1 << 20}, MalformedInput, "enters at byte 1048576"),
         ({"entry": -1}, MalformedInput, "enters at byte -1"),
         ({"image": b""}, MalformedInput, "image of 0"),

@@ -56,7 +56,7 @@ def test_a_full_ring_blocks_until_the_deadline_and_then_works_again(opened):
         for _ in range(100):
             point = commands.submit()
             accepted += 1
-    assert accepted == 4  # two records each
+    assert accepted == (4 if device.target.is_cpu else 8)  # two records each, or one entry
     gate.signal(1)
     point.wait()
     assert commands.submit().value == accepted + 1
@@ -93,7 +93,7 @@ def test_ring_sizes_are_powers_of_two(device, records):
 
 def test_a_device_has_a_limited_number_of_queues_and_gets_them_back(device):
     queues = [device.copy_queue() for _ in range(device.features.queues)]
-    with pytest.raises(QueueLimit, match="64 queues open"):
+    with pytest.raises(QueueLimit, match=f"{device.features.queues} queues open"):
         device.copy_queue()
     for queue in queues:
         queue.commands().barrier().submit()
