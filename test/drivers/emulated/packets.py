@@ -37,8 +37,9 @@ def sdma_copy(source: int, target: int, size: int) -> list[int]:
     return [1, size - 1, 0, *split(source), *split(target)]
 
 
-def sdma_fence(address: int, value: int) -> list[int]:
-    return [5 | 3 << 16, *split(address), value]
+def sdma_fence(address: int, value: int, memory_type: int = 3) -> list[int]:
+    """`memory_type` is a field of gfx10 and later."""
+    return [5 | memory_type << 16, *split(address), value]
 
 
 def sdma_poll(address: int, value: int, function: int = 5) -> list[int]:
