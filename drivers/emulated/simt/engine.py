@@ -147,7 +147,7 @@ class Engine:
             parts = [helpers.text(), runner.text(host_target().arch), _table(names)]
             return "\n".join(parts)
 
-        image, offset = jit.compile_cached(b"helpers", "export", make)
+        image, offset = jit.compile_cached(b"helpers", "export", make, short=False)
         base = jit.map_code(self.system, image)
         export = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint32)(base + offset)
         functions = [int(export(i)) for i in range(len(names))]

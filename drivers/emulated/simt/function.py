@@ -13,6 +13,7 @@ from drivers.emulated.simt.program import Block, Program, known_full, live_at_st
 from drivers.emulated.simt.rdna3 import Translator, full_after
 from drivers.emulated.simt.rdna3_decode import EXEC
 from drivers.emulated.simt.registers import SCC, VECTOR
+from drivers.emulated.simt.values import Value
 
 _VECTOR_BASE = 1000
 """Vector registers in the sets of the liveness analysis are numbered from here on."""
@@ -40,6 +41,7 @@ class _Function:
         entry = frozenset({EXEC}) if all_lanes else frozenset()
         self.full = known_full(program, entry, full_after)
         self.blocks: dict[int, Translator] = {}
+        self.conditions: dict[int, Value] = {}
         for start, block in program.blocks.items():
             self.blocks[start] = self._translate(block, slots)
         uses, definitions = {}, {}
@@ -64,6 +66,8 @@ class _Function:
                 instruction.name.startswith(("s_branch", "s_cbranch", "s_endpgm"))
                 or instruction.name == "s_barrier"
             ):
+                if instruction.name.startswith("s_cbranch"):
+                    self.conditions[block.start] = build.condition(instruction)
                 break
             build.translate(instruction)
             full_after(instruction, full)
@@ -100,7 +104,7 @@ class _Function:
         """Stores what is wanted later and leaves the block; returns blocks that this needs."""
         last = block.instructions[-1]
         wanted = set().union(*(self.live[s] for s in block.successors))
-        condition = build.condition(last) if last.name.startswith("s_cbranch") else None
+        condition = self.conditions.get(block.start)
         build.store(
             {r - _VECTOR_BASE for r in wanted if r >= _VECTOR_BASE},
             {r for r in wanted if r < _VECTOR_BASE},

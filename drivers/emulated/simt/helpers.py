@@ -32,12 +32,14 @@ ATOMICS = {
 }
 FORMS = ("offset", "address")
 """How a helper is told where: a scalar base with 32-bit offsets, or 64-bit addresses."""
+VERSIONS = ("", "_full")
+"""For any EXEC, and for one that is known to be full: nearly all tests fold away."""
 
 
 def exports() -> list[str]:
     """The helpers in the order of a context's table."""
-    names = [f"load_{kind}_{form}" for kind in LOADS for form in FORMS]
-    names += [f"store_{kind}_{form}" for kind in STORES for form in FORMS]
+    names = [f"load_{kind}_{form}{v}" for kind in LOADS for form in FORMS for v in VERSIONS]
+    names += [f"store_{kind}_{form}{v}" for kind in STORES for form in FORMS for v in VERSIONS]
     names += [f"atomic_{op}_{width}" for op in (*ATOMICS, "cmpswap") for width in (32, 64)]
     return [*names, "scalar_check", "run"]
 
@@ -321,13 +323,102 @@ def _make(values: list[str]) -> str:
     return text + f"  ret {type} {before}\n"
 
 
+def _groups(form: str, size: int, lanes: int, otherwise: str) -> str:
+    """Tests for groups of so many lanes, each with one address or with neighbours.
+
+    Goes to %near.G or %same.G with the groups' addresses in %G.p0, %G.p1 …, or `otherwise`.
+    """
+    type, element = ("i32", "%offsets") if form == "offset" else ("i64", "%wide")
+    vector, count, g = f"<{LANES} x {type}>", LANES // lanes, f"g{lanes}"
+    leaders = _vector((lane // lanes * lanes for lane in range(LANES)), "i32")
+    steps = _vector((lane % lanes * size for lane in range(LANES)), type)
+    text = f"""group.{lanes}:
+  %{g}.leaders = shufflevector {vector} {element}, {vector} poison, {VECTOR} {leaders}
+  %{g}.delta = sub {vector} {element}, %{g}.leaders
+  %{g}.far = icmp ne {vector} %{g}.delta, {steps}
+  %{g}.far.bits = bitcast {MASK} %{g}.far to i32
+  %{g}.near = icmp eq i32 %{g}.far.bits, 0
+  %{g}.other = icmp ne {vector} %{g}.delta, zeroinitializer
+  %{g}.other.bits = bitcast {MASK} %{g}.other to i32
+  %{g}.same = icmp eq i32 %{g}.other.bits, 0
+  %{g}.either = or i1 %{g}.near, %{g}.same
+  %{g}.extent = select i1 %{g}.near, i64 {lanes * size}, i64 {size}
+  %{g}.good0 = and i1 %{g}.either, %all
+"""
+    for j in range(count):
+        text += f"""
+  %{g}.a{j} = extractelement {WIDE} %addresses, i32 {j * lanes}
+  %{g}.e{j} = add i64 %{g}.a{j}, %{g}.extent
+  %{g}.x{j} = icmp uge i64 %{g}.a{j}, %range.first
+  %{g}.y{j} = icmp ule i64 %{g}.e{j}, %range.end
+  %{g}.z{j} = icmp ugt i64 %{g}.e{j}, %{g}.a{j}
+  %{g}.xy{j} = and i1 %{g}.x{j}, %{g}.y{j}
+  %{g}.xyz{j} = and i1 %{g}.xy{j}, %{g}.z{j}
+  %{g}.good{j + 1} = and i1 %{g}.good{j}, %{g}.xyz{j}
+  %{g}.p{j} = inttoptr i64 %{g}.a{j} to ptr
+"""
+    return text + f"""  br i1 %{g}.good{count}, label %grouped.{lanes}, label %{otherwise}
+grouped.{lanes}:
+  br i1 %{g}.near, label %near.{lanes}, label %same.{lanes}
+"""
+
+
+def _gathered_groups(kind: str, lanes: int) -> str:
+    """Loads for both patterns of `_groups`."""
+    _, registers, element = LOADS[kind]
+    count, g, each = LANES // lanes, f"g{lanes}", lanes * registers
+    text = f"near.{lanes}:\n"
+    for j in range(count):
+        text += f"  %{g}.n{j} = load <{each} x {element}>, ptr %{g}.p{j}, align 1\n"
+    parts, width, number = [f"%{g}.n{j}" for j in range(count)], each, 0
+    while len(parts) > 1:  # join neighbours until one vector is left
+        joined = []
+        for low, high in zip(parts[::2], parts[1::2], strict=True):
+            name = f"%{g}.j{number}"
+            number += 1
+            text += (f"  {name} = shufflevector <{width} x {element}> {low}, <{width} x {element}>"
+                     f" {high}, <{2 * width} x i32> {_vector(range(2 * width), 'i32')}\n")
+            joined.append(name)
+        parts, width = joined, 2 * width
+    names = []
+    for j in range(registers):
+        name = parts[0]
+        if registers > 1:
+            name = f"%{g}.r{j}"
+            text += (f"  {name} = shufflevector <{width} x {element}> {parts[0]}, "
+                     f"<{width} x {element}> poison, {VECTOR} {_strided(registers, j)}\n")
+        elif element != "i32":
+            name = f"%{g}.wide"
+            text += _extend(kind, element, parts[0], name)
+        names.append(name)
+    text += _make(names) + f"same.{lanes}:\n"
+    names = []
+    spread = _vector((lane // lanes for lane in range(LANES)), "i32")
+    for j in range(registers):
+        before = "poison"
+        for k in range(count):
+            at, value = f"%{g}.s{j}.{k}.at", f"%{g}.s{j}.{k}"
+            text += f"  {at} = getelementptr i8, ptr %{g}.p{k}, i64 {4 * j}\n"
+            text += f"  {value} = load {element}, ptr {at}, align 1\n"
+            if element != "i32":
+                operation = "sext" if kind[0] == "i" else "zext"
+                text += f"  {value}.e = {operation} {element} {value} to i32\n"
+                value += ".e"
+            text += f"  {at}.v = insertelement {VECTOR} {before}, i32 {value}, i32 {k}\n"
+            before = f"{at}.v"
+        text += (f"  %{g}.t{j} = shufflevector {VECTOR} {before}, {VECTOR} poison, "
+                 f"{VECTOR} {spread}\n")
+        names.append(f"%{g}.t{j}")
+    return text + _make(names)
+
+
 def load(kind: str, form: str) -> str:
     """The IR of one kind of load."""
     size, registers, element = LOADS[kind]
     result = result_type(registers)
     count = LANES * registers
     block, gathered = f"<{count} x {element}>", f"<{LANES} x {element}>"
-    text = f"define internal {result} @load_{kind}_{form}({_parameters(form)}) noinline {{"
+    text = f"define internal {result} @any_load_{kind}_{form}({_parameters(form)}) alwaysinline {{"
     text += _prologue(form, size, f"{result} zeroinitializer")
     text += "  br i1 %fast, label %near, label %far\n"
     text += "near:\n  br i1 %all, label %near.all, label %near.some\n"
@@ -356,7 +447,7 @@ def load(kind: str, form: str) -> str:
             names.append(f"%n{j}")
         text += _make(names)
     # one address for all lanes
-    text += "far:\n  br i1 %same, label %one, label %scattered\none:\n"
+    text += "far:\n  br i1 %same, label %one, label %group.16\none:\n"
     text += f"  %one.stop = add i64 %first, {size}\n"
     text += "  %one.to = icmp ule i64 %one.stop, %range.end\n"
     text += "  %one.around = icmp ugt i64 %one.stop, %first\n"
@@ -376,6 +467,9 @@ def load(kind: str, form: str) -> str:
                  f"<{LANES} x i32> zeroinitializer\n")
         names.append(f"%o{j}")
     text += _make(names)
+    # groups, as blocks of two dimensions have them
+    text += _groups(form, size, 16, "group.8") + _gathered_groups(kind, 16)
+    text += _groups(form, size, 8, "scattered") + _gathered_groups(kind, 8)
     # anything
     text += "scattered:\n" + _bounds(size) + "  br i1 %good, label %gather, label %slowly\n"
     text += "gather:\n"
@@ -417,7 +511,8 @@ def store(kind: str, form: str) -> str:
     count = LANES * registers
     block, one = f"<{count} x {element}>", f"<{LANES} x {element}>"
     data = ", ".join(f"{VECTOR} %d{j}" for j in range(registers))
-    text = f"define internal void @store_{kind}_{form}({_parameters(form)}, {data}) noinline {{"
+    text = f"define internal void @any_store_{kind}_{form}({_parameters(form)}, {data})"
+    text += " alwaysinline {"
     text += _prologue(form, size, "void")
     text += "  br i1 %fast, label %near, label %scattered\nnear:\n"
     joined = "%d0"
@@ -547,6 +642,24 @@ done:
 """
 
 
+def _versions(what: str, kind: str, form: str) -> str:
+    """The exported functions: the same body with EXEC as given, and with EXEC full."""
+    where = ["i64 %base", f"{VECTOR} %offsets"] if form == "offset" else [f"{WIDE} %wide"]
+    registers = (LOADS if what == "load" else STORES)[kind][1]
+    result = result_type(registers) if what == "load" else "void"
+    data = [f"{VECTOR} %d{j}" for j in range(registers)] if what == "store" else []
+    text = ""
+    for version, exec in zip(VERSIONS, ("%exec", "-1"), strict=True):
+        given = ", ".join(["ptr %context", "ptr %slot", "i32 %exec", *where, *data])
+        passed = given.replace("%exec", exec)
+        returned = "ret void" if result == "void" else f"ret {result} %result"
+        assigned = "" if result == "void" else "%result = "
+        text += (f"define internal {result} @{what}_{kind}_{form}{version}({given}) noinline {{\n"
+                 f"  {assigned}call {result} @any_{what}_{kind}_{form}({passed})\n"
+                 f"  {returned}\n}}\n")
+    return text
+
+
 def _intrinsics() -> str:
     lines = []
     for registers in (1, 2, 3, 4):
@@ -579,5 +692,7 @@ def text() -> str:
     parts = [_FIND, _intrinsics()]
     parts += [load(kind, form) for kind in LOADS for form in FORMS]
     parts += [store(kind, form) for kind in STORES for form in FORMS]
+    parts += [_versions("load", kind, form) for kind in LOADS for form in FORMS]
+    parts += [_versions("store", kind, form) for kind in STORES for form in FORMS]
     parts += [atomic(op, width) for op in (*ATOMICS, "cmpswap") for width in (32, 64)]
     return "\n".join(parts)

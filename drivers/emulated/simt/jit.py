@@ -10,13 +10,14 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from compiler import cache
 from compiler.code_object import CodeObject
 from compiler.elf import link
-from compiler.llvm import host_target, version
+from compiler.llvm import compile_ir, host_target, version
 from drivers.emulated.simt.instruction import TranslationFailed
 from drivers.system import MAP_ANONYMOUS, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE, System
 
@@ -57,10 +58,12 @@ def _optimise(module: Any) -> None:
     passes.run(module, llvm.create_pass_builder(_machine(), llvm.create_pipeline_tuning_options(1)))
 
 
-def compile_text(text: str, entry: str, optimise: bool = True) -> tuple[bytes, int]:
-    """The machine code of IR text and the offset of `entry` in it."""
+def compile_text(text: str, entry: str, short: bool = True) -> tuple[bytes, int]:
+    """The machine code of IR text and the offset of `entry` in it; `short` takes the short list."""
     import llvmlite.binding as llvm
 
+    if not short:
+        return _linked(compile_ir(text, host_target()), entry)
     machine = _machine()
     try:
         module = llvm.parse_assembly(text, llvm.create_context())
@@ -71,15 +74,20 @@ def compile_text(text: str, entry: str, optimise: bool = True) -> tuple[bytes, i
         raise TranslationFailed(
             f"LLVM does not accept the translation: {error}", operation="translate"
         ) from error
-    if optimise:
-        _optimise(module)
-    image, offset, relocations = link(bytes(machine.emit_object(module)), entry)
+    _optimise(module)
+    return _linked(bytes(machine.emit_object(module)), entry)
+
+
+def _linked(object: bytes, entry: str) -> tuple[bytes, int]:
+    image, offset, relocations = link(object, entry)
     if relocations:
         raise TranslationFailed("Translated code holds absolute addresses.", operation="link")
     return image, offset
 
 
-def compile_cached(digest: bytes, entry: str, make: Any) -> tuple[bytes, int]:
+def compile_cached(
+    digest: bytes, entry: str, make: Callable[[], str], short: bool = True
+) -> tuple[bytes, int]:
     """`compile_text(make(), entry)`, or what an earlier process got for the same digest."""
     target = host_target()
     name = hashlib.blake2b(digest_size=16)
@@ -90,7 +98,7 @@ def compile_cached(digest: bytes, entry: str, make: Any) -> tuple[bytes, int]:
     kept = cache.get(key)
     if kept is not None:
         return kept.image, kept.entry
-    image, offset = compile_text(make(), entry)
+    image, offset = compile_text(make(), entry, short)
     with contextlib.suppress(OSError):
         cache.put(key, CodeObject("simt", target.arch, image, offset, (), (1, 1, 1)))
     return image, offset

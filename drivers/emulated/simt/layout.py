@@ -31,7 +31,7 @@ CONTEXT_STATES = 104
 CONTEXT_FAULT_WAVE = 112
 CONTEXT_ZEROS = 128  # 64 bytes, read where a scalar load may not
 CONTEXT_FUNCTIONS = 256  # addresses of the helpers, 8 bytes each
-CONTEXT_SLOTS = 2048  # one for each memory instruction
+CONTEXT_SLOTS = 4096  # one for each memory instruction
 
 # A memory instruction's slot: the range that it last touched.
 SLOT_FIRST = 0

@@ -116,6 +116,8 @@ class MemoryAccess(Registers):
 
     # ---- calls ----
     def _call(self, function: str, result: str, arguments: list[str]) -> str:
+        if self.exec_full and not function.startswith("atomic"):
+            function += "_full"
         at = self.emit(f"getelementptr i8, ptr %context, i64 {_place(function)}")
         pointer = self.emit(f"load ptr, ptr {at}")
         exec = f"i32 {self.scalar(EXEC).text}"

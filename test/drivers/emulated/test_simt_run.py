@@ -500,12 +500,13 @@ declare float @llvm.fma.f32(float, float, float)
 
 
 @pytest.mark.parametrize("make", [matmul, tiled])
-def test_matrix_product(make):
-    size = 64
+@pytest.mark.parametrize("size", [64, 128])
+def test_matrix_product(make, size):
     a, b = (rng.integers(-4, 5, (size, size)).astype(np.float32) for _ in range(2))
     out = np.zeros_like(a)
     kernel = gpu.compile_kernel(make(size))
-    assert gpu.launch(kernel, (4, 4, 1), (16, 16, 1), out, a, b) is None
+    groups = (size // 16, size // 16, 1)
+    assert gpu.launch(kernel, groups, (16, 16, 1), out, a, b) is None
     assert np.array_equal(out, a @ b)
 
 
