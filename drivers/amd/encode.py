@@ -423,8 +423,7 @@ class SdmaEncoder(Encoder):
 
     def wait(self, point: Point | Var) -> None:
         """The engine compares 32 bits: the queue widens it."""
-        point = self.given(point, Point, "a Point")
-        narrow = self.queue.bridge.narrow(point)
+        narrow = self.queue.bridge.narrow(self.given(point, Point, "a Point"))
         if narrow is not None:
             self._poll(*narrow, Function.GREATER_EQUAL)
 
