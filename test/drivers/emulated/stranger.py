@@ -1,4 +1,4 @@
-"""A program that leads a library of somebody else to an emulated board: run in a process of its own.
+"""Leads a library of somebody else to an emulated board, in a process of its own.
 
 The library is loaded as it is; the slots of its global offset table for `open`, `fopen`,
 `opendir`, `ioctl` and libdrm's opening functions are overwritten with functions of ours. mmap
