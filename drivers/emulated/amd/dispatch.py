@@ -7,7 +7,7 @@ a `Dispatch` of the translator. (gc_*_sh_mask.h, COMPUTE_*; LLVM's AMDGPUUsage, 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from drivers.emulated.amd.engine import BadPacket
 from drivers.emulated.memory import EXECUTE, READ, WRITE, GpuFault
@@ -38,6 +38,29 @@ def get(value: int, place: Field) -> int:
     """A field of a register."""
     shift, width = place
     return value >> shift & (1 << width) - 1
+
+
+class Launch(NamedTuple):
+    """A grid, as registers or an AQL packet describe it; fields as in the translator's Dispatch."""
+
+    entry: int
+    scalars: tuple[int, ...]
+    group_ids: tuple[int, int, int]
+    block: tuple[int, int, int]
+    grid: tuple[int, int, int]
+    wave_size: int
+    lds_bytes: int
+    scratch_bytes: int
+    float_mode: int
+
+
+def group_ids(second: int, first_free: int) -> tuple[int, int, int]:
+    """Which scalar registers receive the workgroup's number, by RSRC2; -1 for none."""
+    places, place = [], first_free
+    for enabled in RSRC2_TGID:
+        places.append(place if get(second, enabled) else -1)
+        place += get(second, enabled)
+    return places[0], places[1], places[2]
 
 
 class Registers:
@@ -79,9 +102,8 @@ class Dispatcher:
             raise BadPacket(f"DISPATCH: initiator {initiator:#x} enables no shader")
         block = registers.axes("NUM_THREAD")
         threads = tuple(get(number, NUM_THREAD_FULL) for number in block)
-        total = threads[0] * threads[1] * threads[2]
-        if not 1 <= total <= THREAD_LIMIT:
-            raise BadPacket(f"DISPATCH: workgroups of {threads} threads; 1 to {THREAD_LIMIT}")
+        if not all(threads):
+            raise BadPacket(f"DISPATCH: workgroups of {threads} threads")
         grid = (x, y, z)
         if get(initiator, INITIATOR_USE_THREAD_DIMENSIONS):
             if any(size % count for size, count in zip(grid, threads, strict=True)):
@@ -89,42 +111,48 @@ class Dispatcher:
             x, y, z = (size // count for size, count in zip(grid, threads, strict=True))
         if any(registers.axes("START")) and not get(initiator, INITIATOR_FORCE_START_AT_000):
             raise BadPacket(f"DISPATCH: a grid that starts at {registers.axes('START')}")
-        if x and y and z:
-            self._launch((x, y, z), (threads[0], threads[1], threads[2]), initiator)
+        self.launch(
+            self._from_registers((x, y, z), (threads[0], threads[1], threads[2]), initiator)
+        )
 
-    def _launch(
+    def _from_registers(
         self, grid: tuple[int, int, int], block: tuple[int, int, int], initiator: int
-    ) -> None:
-        from drivers.emulated.simt.engine import Dispatch
-
-        registers, board = self.registers, self.engine.gpu.board
-        first, second = registers["PGM_RSRC1"], registers["PGM_RSRC2"]
-        entry = (registers["PGM_LO"] | registers["PGM_HI"] << 32) << 8
-        lds_bytes = get(second, RSRC2_LDS_SIZE) * LDS_GRANULE_BYTES
-        if lds_bytes > board.lds_kib << 10:
-            raise BadPacket(f"DISPATCH: {lds_bytes} bytes of LDS; there are {board.lds_kib} KiB")
+    ) -> Launch:
+        registers = self.registers
+        second = registers["PGM_RSRC2"]
         count = get(second, RSRC2_USER_SGPR)
         if count > USER_DATA_COUNT:
             raise BadPacket(f"DISPATCH: {count} user SGPRs; there are {USER_DATA_COUNT}")
-        ids, place = [], count
-        for enabled in RSRC2_TGID:
-            ids.append(place if get(second, enabled) else -1)
-            place += get(second, enabled)
-        wave_size = 32 if get(initiator, INITIATOR_W32_EN) else 64
-        if board.wave_front_size == 64:
-            wave_size = 64
-        fault = self.engine.process.simt().run(Dispatch(
-            entry=entry,
+        wave32 = get(initiator, INITIATOR_W32_EN) and self.engine.gpu.board.wave_front_size == 32
+        wave_size = 32 if wave32 else 64
+        return Launch(
+            entry=(registers["PGM_LO"] | registers["PGM_HI"] << 32) << 8,
             scalars=tuple(registers[f"USER_DATA_{i}"] for i in range(count)),
-            group_ids=(ids[0], ids[1], ids[2]),
+            group_ids=group_ids(second, count),
             block=block,
             grid=grid,
+            wave_size=wave_size,
+            lds_bytes=get(second, RSRC2_LDS_SIZE) * LDS_GRANULE_BYTES,
+            scratch_bytes=self._scratch(second, wave_size),
+            float_mode=get(registers["PGM_RSRC1"], RSRC1_FLOAT_MODE),
+        )
+
+    def launch(self, launch: Launch) -> None:
+        """Runs a grid to its end. Raises BadPacket, GpuFault."""
+        from drivers.emulated.simt.engine import Dispatch
+
+        board = self.engine.gpu.board
+        total = launch.block[0] * launch.block[1] * launch.block[2]
+        if not 1 <= total <= THREAD_LIMIT:
+            raise BadPacket(f"workgroups of {launch.block} threads; 1 to {THREAD_LIMIT}")
+        if launch.lds_bytes > board.lds_kib << 10:
+            raise BadPacket(f"{launch.lds_bytes} bytes of LDS; there are {board.lds_kib} KiB")
+        if not all(launch.grid):
+            return
+        fault = self.engine.process.simt().run(Dispatch(
             memory=self._memory(),
             thread_ids="packed" if board.packed_thread_ids else "separate",
-            wave_size=wave_size,
-            lds_bytes=lds_bytes,
-            scratch_bytes=self._scratch(second, wave_size),
-            float_mode=get(first, RSRC1_FLOAT_MODE),
+            **launch._asdict(),
         ))
         if fault is not None:
             self._report(fault)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from drivers.emulated.amd.topology import Gpu
 from drivers.emulated.memory import READ, WRITE, GpuFault, PageTable
-from drivers.emulated.native import NOT_EQUAL
+from drivers.emulated.native import EQUAL, NOT_EQUAL
 
 if TYPE_CHECKING:
     from drivers.emulated.amd.process import Allocation, KfdProcess
@@ -151,6 +151,16 @@ class Engine(ABC):
             )
             if result == 1:
                 return
+            if result == 2:
+                raise Stopped
+
+    def wait_any(self, addresses: list[int]) -> None:
+        """Waits until one of some 64-bit numbers is 0. Raises Stopped, GpuFault."""
+        while all(self.memory.load(address, 8) for address in addresses):
+            result = self.native.wait_memory(
+                self.native.configuration, addresses[0], 8, NOT_RUNG, EQUAL, 0,
+                self.stop_address, SPINS, NAP_NS, NAP_NS, 1,
+            )
             if result == 2:
                 raise Stopped
 

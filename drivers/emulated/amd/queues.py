@@ -7,6 +7,7 @@ import errno
 from typing import Any
 
 from autogen import kfd
+from drivers.emulated.amd.aql import AqlEngine
 from drivers.emulated.amd.engine import Engine, QueueProperties
 from drivers.emulated.amd.pm4 import ComputeEngine
 from drivers.emulated.amd.process import DOORBELL_COUNT, Allocation, KfdProcess
@@ -119,6 +120,8 @@ def create(process: KfdProcess, args: Any, call: Call) -> None:
     engine: Engine
     if args.queue_type in SDMA_TYPES:
         engine = SdmaEngine(process, gpu, properties)
+    elif args.queue_type == AQL:
+        engine = AqlEngine(process, gpu, properties)
     else:
         engine = ComputeEngine(process, gpu, properties)
     for buffer in buffers:

@@ -69,10 +69,11 @@ class Queue:
                     "ctx_save_restore_address": cwsr.address,
                     "ctx_save_restore_size": board.cwsr_bytes,
                     "ctl_stack_size": board.ctl_stack_bytes}
+        read, write = (128, 56) if kind == 2 else (0, 64)  # of amd_queue_t
         self.create = {
             "ring_base_address": self.ring.address, "ring_size": ring_bytes,
-            "read_pointer_address": self.pointers.address,
-            "write_pointer_address": self.pointers.address + 64,
+            "read_pointer_address": self.pointers.address + read,
+            "write_pointer_address": self.pointers.address + write,
             "gpu_id": client.gpu_ids[gpu], "queue_type": kind, "queue_percentage": 100,
             "queue_priority": 7, **more,
         }
