@@ -9,9 +9,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # Compiling a kernel takes milliseconds once and microseconds ever after: no per-example deadline.
+# The same examples every time; `--hypothesis-profile=search` looks at new ones.
+_QUIET = [HealthCheck.too_slow]
 settings.register_profile(
-    "tinyhw", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+    "tinyhw", deadline=None, suppress_health_check=_QUIET, print_blob=True, derandomize=True
 )
+settings.register_profile("search", deadline=None, suppress_health_check=_QUIET, print_blob=True)
 settings.load_profile("tinyhw")
 
 # CI installs everything that a test may want, so there a skip means that CI is broken.
