@@ -40,7 +40,7 @@ CONFIG = struct.Struct("<QQQQ")  # original kick, bell, address of syscall(), nu
 # Comparisons of PM4 WAIT_REG_MEM and SDMA POLL_REGMEM, in their own numbering.
 ALWAYS, LESS, LESS_EQUAL, EQUAL, NOT_EQUAL, GREATER_EQUAL, GREATER = range(7)
 
-_EXPORTS = ("kick", "ring", "wait_memory", "copy_words")
+_EXPORTS = ("kick", "ring", "wait_memory")
 
 TEXT = Template("""
 $declarations
@@ -183,32 +183,12 @@ late:
   ret i32 0
 }
 
-; Copies dwords in order, the last one after all the others: what completes is seen last.
-define hidden void @copy_words(ptr %to, ptr %from, i64 %count) {
-entry:
-  %none = icmp eq i64 %count, 0
-  br i1 %none, label %done, label %next
-next:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %next ]
-  %source = getelementptr i32, ptr %from, i64 %i
-  %target = getelementptr i32, ptr %to, i64 %i
-  %word = load i32, ptr %source, align 1
-  store atomic i32 %word, ptr %target release, align 4
-  %i.next = add i64 %i, 1
-  %more = icmp ult i64 %i.next, %count
-  br i1 %more, label %next, label %done
-done:
-  ret void
-}
-
 define hidden ptr @export(i32 %which) {
   %is1 = icmp eq i32 %which, 1
   %is2 = icmp eq i32 %which, 2
-  %is3 = icmp eq i32 %which, 3
   %p1 = select i1 %is1, ptr @ring, ptr @kick
   %p2 = select i1 %is2, ptr @wait_memory, ptr %p1
-  %p3 = select i1 %is3, ptr @copy_words, ptr %p2
-  ret ptr %p3
+  ret ptr %p2
 }
 """)
 
@@ -256,9 +236,6 @@ class Native:
         self.wait_memory = ctypes.CFUNCTYPE(
             number, word, word, number, word, number, word, word, word, word, word, word
         )(exports["wait_memory"])
-        self.copy_words = ctypes.PYFUNCTYPE(None, word, ctypes.c_char_p, word)(
-            exports["copy_words"]
-        )
         self._ring = ctypes.PYFUNCTYPE(None, word)(exports["ring"])
         self._sleepers = ctypes.c_uint32.from_address(bell_address + BELL_SLEEPERS)
 
