@@ -84,7 +84,12 @@ class AmdDevice(Device):
             self.gpu_memory, None, cache_policy, HOST, "commands"
         )
         self.clock = GpuClock(self.kfd, self.node.gpu_id, self.generation.clock_hz)
-        self.interrupts = Interrupts(self._process, self.gpu_memory, self._running)
+        # Timelines outlive the device and lead to their interrupts, which must not hold it.
+        reference = weakref.ref(self)
+        self.interrupts = Interrupts(
+            self._process, self.gpu_memory,
+            lambda: device._running() if (device := reference()) else (),
+        )
         self.features = Features(
             host_access=True, waits_for=("host", "AMD", "LLVM", "CLANG"),
             separate_copy_engine=True, timestamp_ns=1e9 / self.generation.clock_hz,

@@ -233,12 +233,18 @@ class HardwareQueue:
         return int(ctypes.c_uint64.from_address(self._blocks[1].address).value)
 
     def close(self) -> None:
-        """Takes the queue off the GPU, then frees its memory."""
-        if self.queue_id is not None:
-            with contextlib.suppress(HardwareError):
-                self._device.kfd.destroy_queue(self.queue_id)
-            self.queue_id = None
+        """Takes the queue off the GPU, then frees its memory, which stays if it cannot be."""
+        queue_id, self.queue_id = self.queue_id, None
+        if queue_id is not None and not self._destroyed(queue_id):
+            return
         for block in self._blocks:
             with contextlib.suppress(HardwareError, OSError):
                 self._memory.give_back(block)
         self._blocks.clear()
+
+    def _destroyed(self, queue_id: int) -> bool:
+        for _ in range(2):
+            with contextlib.suppress(HardwareError):
+                self._device.kfd.destroy_queue(queue_id)
+                return True
+        return False

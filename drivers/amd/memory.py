@@ -11,7 +11,6 @@ import bisect
 import contextlib
 import errno
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -89,9 +88,12 @@ class GpuMemory:
         """Memory for GPU and host, of whole pages, zeroed by the kernel."""
         size = page_aligned(max(size_bytes, 1))
         system = self.system
-        address = system.mmap(
-            size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0
-        )
+        try:
+            address = system.mmap(
+                size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0
+            )
+        except OSError as error:
+            raise SystemCallFailed.wrap(error, "mmap", self.device) from error
         handle = 0
         mapped = False
         try:
@@ -114,6 +116,8 @@ class GpuMemory:
         return block
 
     def _explained(self, error: BaseException, size_bytes: int, flags: int) -> BaseException:
+        if isinstance(error, OSError):
+            return SystemCallFailed.wrap(error, "mmap", self.device)
         small = (
             isinstance(error, SystemCallFailed) and error.errno == errno.EINVAL
             and flags & uapi.KFD_IOC_ALLOC_MEM_FLAGS_PUBLIC and not self.node.visible_bytes
@@ -144,21 +148,11 @@ class GpuMemory:
         self.kfd.free(block.handle)
 
     def give_back(self, block: Block) -> None:
-        """Frees a block on all sides, whatever one of them says; raises the first error."""
+        """Frees a block on all sides. What the GPU does not let go stays, with its address."""
         self.blocks.pop(block.address, None)
-        failure: Exception | None = None
-        steps: tuple[Callable[[], None], ...] = (
-            lambda: self.kfd.unmap(block.handle, [self.node.gpu_id]),
-            lambda: self.kfd.free(block.handle),
-            lambda: self.system.munmap(block.address, block.size_bytes),
-        )
-        for step in steps:
-            try:
-                step()
-            except (HardwareError, OSError) as error:
-                failure = failure or error
-        if failure is not None:
-            raise failure
+        self.kfd.unmap(block.handle, [self.node.gpu_id])
+        self.kfd.free(block.handle)
+        self.system.munmap(block.address, block.size_bytes)
 
     def nearest(self, address: int) -> tuple[Block, int] | None:
         """The block at or next to an address, and how far from its start the address is."""

@@ -6,6 +6,7 @@ So the nodes stay open when a device is closed, and the next one uses them again
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from typing import Final
@@ -31,7 +32,7 @@ class KfdProcess:
         self._enabled = False
 
     def close(self) -> None:
-        """Closes the nodes; only for a process that never came so far as to use them."""
+        """Closes the nodes, when nobody can use them through this System any more."""
         for descriptor in self._renders.values():
             self.system.close(descriptor)
         self._renders.clear()
@@ -75,8 +76,15 @@ class KfdProcess:
             self._page_users.clear()
 
 
+    def __del__(self) -> None:
+        if hasattr(self, "kfd"):
+            with contextlib.suppress(OSError):
+                self.close()
+
+
 _REAL: Final = RealSystem()
-_processes: weakref.WeakKeyDictionary[System, KfdProcess] = weakref.WeakKeyDictionary()
+_KEY: Final = "_kfd_process"  # kept in the System itself, so that both go together
+_processes: weakref.WeakSet[KfdProcess] = weakref.WeakSet()
 _lock = threading.Lock()
 
 
@@ -84,9 +92,11 @@ def process_of(system: System | None) -> KfdProcess:
     """The process's one connection through a System (the real one, if none is given)."""
     key = system or _REAL
     with _lock:
-        found = _processes.get(key)
-        if found is None:
-            found = _processes[key] = KfdProcess(key)
+        found = vars(key).get(_KEY)
+        if not isinstance(found, KfdProcess):
+            found = KfdProcess(key)
+            vars(key)[_KEY] = found
+            _processes.add(found)
         return found
 
 
@@ -94,4 +104,6 @@ def forget_parent() -> None:
     """In a forked child: the nodes are the parent's; the child opens its own."""
     global _lock
     _lock = threading.Lock()
+    for each in list(_processes):
+        vars(each.system).pop(_KEY, None)
     _processes.clear()

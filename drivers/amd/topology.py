@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from drivers.amd.generations import architecture_name
-from drivers.errors import MalformedInput, NodeNotAccessible
+from drivers.errors import MalformedInput, NodeNotAccessible, SystemCallFailed
 from drivers.system import System
 
 NODES = "/sys/devices/virtual/kfd/kfd/topology/nodes"
@@ -122,10 +122,7 @@ def find_gpus(system: System, device: str = "AMD") -> list[GpuNode]:
                 break
             if error.errno in (errno.EPERM, errno.EACCES):
                 continue
-            raise NodeNotAccessible(
-                f"Cannot read {folder}/gpu_id ({errno.errorcode.get(error.errno or 0)}).",
-                device=device, operation="topology",
-            ) from error
+            raise SystemCallFailed.wrap(error, f"reading {folder}/gpu_id", device) from error
         if gpu_id.isdecimal() and int(gpu_id):
             found.append(_read_gpu(system, number, int(gpu_id), folder, device))
     return found
@@ -136,8 +133,10 @@ def _read_gpu(system: System, number: int, gpu_id: int, folder: str, device: str
     try:
         properties = parse_properties(read_file(system, path), path)
     except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EACCES):
+            raise SystemCallFailed.wrap(error, f"reading {path}", device) from error
         raise NodeNotAccessible(
-            f"GPU {gpu_id} is there, but {path} cannot be read "
+            f"{device}: GPU {gpu_id} is there, but {path} cannot be read "
             f"({errno.errorcode.get(error.errno or 0)}).",
             device=device, operation="topology",
         ) from error

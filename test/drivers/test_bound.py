@@ -229,8 +229,9 @@ def test_100000_replays_leave_resident_memory_within_a_mebibyte(device):
     for _ in range(2000):
         bound.replay(n=1).wait()
     before = resident_bytes()
-    for _ in range(100_000):
+    replays = 100_000 if device.target.is_cpu else 10_000  # an emulated one takes 200 us
+    for _ in range(replays):
         point = bound.replay(n=1)
     point.wait()
     assert resident_bytes() - before < 1 << 20
-    assert words(out)[0] == 102_000
+    assert words(out)[0] == 2000 + replays

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
+import weakref
 
 import pytest
 
@@ -233,3 +235,18 @@ def test_threads_share_a_queue(device):
         thread.join()
     device.synchronize()
     assert list(words(memory)) == [100] * 4
+
+
+def test_a_device_that_is_dropped_without_close_takes_its_queues_along():
+    device = open_device("AMD")
+    limit = device.features.queues
+    queues = [device.copy_queue() for _ in range(limit)]
+    point = queues[0].commands().barrier().submit()
+    point.wait()
+    reference = weakref.ref(device)
+    del device, queues
+    gc.collect()
+    assert reference() is None
+    assert point.done
+    with open_device("AMD") as device:
+        assert len([device.copy_queue() for _ in range(limit)]) == limit
