@@ -43,7 +43,7 @@ from drivers.timeline import (
 )
 
 _STOP_TIMEOUT_S = 2.0
-_IDLE_LOOKS = 10  # close() gives up after this many looks, 10 ms apart, without progress
+_IDLE_LOOKS = 40  # close() gives up after this many looks, 10 ms apart, without progress
 
 _open_devices: weakref.WeakSet[CpuDevice] = weakref.WeakSet()
 
