@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from compiler.llvm import host_target
-from drivers.emulated.simt import function, helpers, jit, layout, rdna3, runner
+from drivers.emulated.simt import amd, function, helpers, jit, layout, runner
+from drivers.emulated.simt.amd_memory import kind_of
 from drivers.emulated.simt.program import Program, read_program
-from drivers.emulated.simt.rdna3_decode import decode
-from drivers.emulated.simt.rdna3_memory import kind_of
+from drivers.emulated.simt.rdna_decode import decode
 from drivers.system import System
 
 LANES = 32
@@ -169,7 +169,7 @@ class Engine:
         if home is None:
             return Fault("memory", entry, "execute", 0, entry)
         code = ctypes.string_at(entry, min(home.end - entry, 4 << 20))
-        program = read_program(lambda pc: decode(code, pc), rdna3.flow)
+        program = read_program(lambda pc: decode(code, pc), amd.flow)
         kernel = _describe(program, code)
         known.append(kernel)
         return kernel

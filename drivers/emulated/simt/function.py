@@ -9,9 +9,9 @@ budget of backward jumps is used up.
 from __future__ import annotations
 
 from drivers.emulated.simt import layout
+from drivers.emulated.simt.amd import Translator, full_after
 from drivers.emulated.simt.program import Block, Program, known_full, live_at_start
-from drivers.emulated.simt.rdna3 import Translator, full_after
-from drivers.emulated.simt.rdna3_decode import EXEC
+from drivers.emulated.simt.rdna_decode import EXEC
 from drivers.emulated.simt.registers import SCC, VECTOR
 from drivers.emulated.simt.values import Value
 

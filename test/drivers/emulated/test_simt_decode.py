@@ -12,8 +12,8 @@ import re
 import pytest
 
 from drivers.emulated.simt.instruction import Instruction, UnknownInstruction
-from drivers.emulated.simt.rdna3_decode import decode
-from drivers.emulated.simt.rdna3_print import text
+from drivers.emulated.simt.rdna_decode import decode
+from drivers.emulated.simt.rdna_print import text
 from test.drivers.emulated import gpu, test_simt_run
 
 ELEMENTWISE = [

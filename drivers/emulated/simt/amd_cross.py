@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from drivers.emulated.simt.instruction import Instruction
-from drivers.emulated.simt.rdna3_decode import EXEC
+from drivers.emulated.simt.rdna_decode import EXEC
 from drivers.emulated.simt.registers import VECTOR, VectorState
 from drivers.emulated.simt.values import LANES, Value
 
 if TYPE_CHECKING:
-    from drivers.emulated.simt.rdna3 import Translator
+    from drivers.emulated.simt.amd import Translator
 
 _POINTERS = f"<{LANES} x ptr>"
 

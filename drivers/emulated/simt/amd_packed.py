@@ -9,7 +9,7 @@ from drivers.emulated.simt.instruction import Instruction, Operand
 from drivers.emulated.simt.values import Value
 
 if TYPE_CHECKING:
-    from drivers.emulated.simt.rdna3 import Translator
+    from drivers.emulated.simt.amd import Translator
 
 Translate = Callable[["Translator", Instruction], None]
 

@@ -1,6 +1,6 @@
 """What RDNA3's vector instructions compute, as arithmetic on values of 32 lanes.
 
-A row maps mnemonics to a function of the sources; the types come from `rdna3_types.signature`,
+A row maps mnemonics to a function of the sources; the types come from `amd_types.signature`,
 so one row serves all widths. Names of dual-issued halves lose their `dual_`. Source: AMD,
 "RDNA3 Instruction Set Architecture", chapter 16.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from drivers.emulated.simt.instruction import Instruction, Operand, dwords
-from drivers.emulated.simt.rdna3_decode import NULL
+from drivers.emulated.simt.rdna_decode import NULL
 
 _SPECIAL = {
     106: "vcc_lo", 107: "vcc_hi", 124: "null", 125: "m0", 126: "exec_lo", 127: "exec_hi",

@@ -1,17 +1,17 @@
-"""RDNA3 instructions → LLVM IR: the vector and scalar instructions and the way through them.
+"""AMD instructions → LLVM IR: the vector and scalar instructions and the way through them.
 
-Memory instructions are in `rdna3_memory`. The order of everything here is the hardware's: sources
+Memory instructions are in `amd_memory`. The order of everything here is the hardware's: sources
 are read before any result is written, both halves of a dual-issued pair included.
 """
 
 from __future__ import annotations
 
-from drivers.emulated.simt import elementary, rdna3_salu, rdna3_valu
+from drivers.emulated.simt import amd_salu, amd_valu, elementary
+from drivers.emulated.simt.amd_cross import CROSS_LANE
+from drivers.emulated.simt.amd_memory import MEMORY_FORMATS, MemoryAccess
+from drivers.emulated.simt.amd_packed import PACKED
 from drivers.emulated.simt.instruction import Instruction, Operand, UnknownInstruction
-from drivers.emulated.simt.rdna3_cross import CROSS_LANE
-from drivers.emulated.simt.rdna3_decode import EXEC, NULL, VCC
-from drivers.emulated.simt.rdna3_memory import MEMORY_FORMATS, MemoryAccess
-from drivers.emulated.simt.rdna3_packed import PACKED
+from drivers.emulated.simt.rdna_decode import EXEC, NULL, VCC
 from drivers.emulated.simt.registers import SCC, Registers
 from drivers.emulated.simt.values import Value, float_bits
 
@@ -229,10 +229,10 @@ class Translator(MemoryAccess, Registers):
         fused = self._fuse_carry(instruction)
         if fused is not None:
             return fused
-        semantics = rdna3_valu.find(name)
+        semantics = amd_valu.find(name)
         source = [self.operand(operand) for operand in instruction.src]
-        if semantics is None and name in rdna3_valu.ACCUMULATING:
-            semantics = rdna3_valu.ACCUMULATING[name]
+        if semantics is None and name in amd_valu.ACCUMULATING:
+            semantics = amd_valu.ACCUMULATING[name]
             source.append(self.operand(instruction.dst[0]))
         if name.startswith("v_div_fmas"):
             source.append(self.mask(VCC))
@@ -365,15 +365,15 @@ class Translator(MemoryAccess, Registers):
             self._set_scalar(instruction.dst[0], value)
         else:
             source = [self.scalar_operand(operand) for operand in instruction.src]
-            if name in rdna3_salu.NONZERO:
-                result = rdna3_salu.NONZERO[name](*source)
+            if name in amd_salu.NONZERO:
+                result = amd_salu.NONZERO[name](*source)
                 self._set_scalar(instruction.dst[0], result)
                 self.set_scalar(SCC, result.differs(0))
                 return
-            semantics = rdna3_salu.OTHERS.get(name)
+            semantics = amd_salu.OTHERS.get(name)
             if semantics is None:
                 raise self.refuse()
-            if name in rdna3_salu.READS_SCC:
+            if name in amd_salu.READS_SCC:
                 source.append(self.scalar(SCC))
             result = semantics(*source)
             if isinstance(result, tuple):
@@ -387,7 +387,7 @@ class Translator(MemoryAccess, Registers):
         if name.startswith("s_bitcmp"):
             bit = (first >> second.to(first.type)) & 1
             return bit.equals(int(name[8]))
-        result: Value = rdna3_salu.COMPARISONS[name.split("_")[2]](first, second)
+        result: Value = amd_salu.COMPARISONS[name.split("_")[2]](first, second)
         return result
 
     def _scalar_immediate(self, instruction: Instruction) -> None:
@@ -397,7 +397,7 @@ class Translator(MemoryAccess, Registers):
             _, _, comparison, type = name.split("_")
             first = self.scalar_operand(instruction.src[0], type)
             number = signed if type == "i32" else value
-            self.set_scalar(SCC, rdna3_salu.COMPARISONS[comparison](first, number))
+            self.set_scalar(SCC, amd_salu.COMPARISONS[comparison](first, number))
             return
         if name not in ("s_movk_i32", "s_cmovk_i32", "s_addk_i32", "s_mulk_i32"):
             raise self.refuse()
@@ -411,7 +411,7 @@ class Translator(MemoryAccess, Registers):
         elif name == "s_mulk_i32":
             result = old * constant
         else:
-            result, overflow = rdna3_salu.OTHERS["s_add_i32"](old, constant)
+            result, overflow = amd_salu.OTHERS["s_add_i32"](old, constant)
             self.set_scalar(SCC, overflow)
         self._set_scalar(dst, result)
 
@@ -419,7 +419,7 @@ class Translator(MemoryAccess, Registers):
         name = instruction.name.removeprefix("s_").removesuffix("_b32")
         operation, _, kind = name.rpartition("_")
         old = self.scalar(EXEC)
-        new = rdna3_salu.SAVEEXEC[operation](self.scalar_operand(instruction.src[0]), old)
+        new = amd_salu.SAVEEXEC[operation](self.scalar_operand(instruction.src[0]), old)
         self.set_scalar(EXEC, new)
         self.set_scalar(SCC, new.differs(0))
         self._set_scalar(instruction.dst[0], new if kind == "wrexec" else old)

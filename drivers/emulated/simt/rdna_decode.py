@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from drivers.emulated.simt import rdna3_opcodes as opcodes
+from drivers.emulated.simt.amd_types import signature
 from drivers.emulated.simt.instruction import Instruction, Operand, UnknownInstruction
-from drivers.emulated.simt.rdna3_types import signature
 
 VCC, NULL, M0, EXEC, SCC = 106, 124, 125, 126, 253
 LITERAL = 255
