@@ -276,6 +276,9 @@ class Value:
         return self._extreme("max", self._other(other))
 
     def _extreme(self, which: str, other: Value) -> Value:
+        if self.type == "f16":  # hosts without half arithmetic would call a library
+            better = self < other if which == "min" else self > other
+            return (better | other.fcmp("uno", other)).select(self, other)
         if self.is_float:
             return self.intrinsic(f"{which}num", other)
         return self.intrinsic(("s" if self.type[0] == "i" else "u") + which, other)
@@ -292,6 +295,14 @@ class Value:
 
     def fma(self, factor: Value, term: Value) -> Value:
         """self × factor + term, rounded once."""
+        if self.type == "f16":
+            # Hosts without half arithmetic would call a library. In float64 the sum is exact
+            # wherever a half could tell; what float32 cannot hold is kept as an odd last bit, so
+            # that rounding to the half is the only rounding.
+            exact = self.to("f64").fma(factor.to("f64"), term.to("f64")).as_type("u64")
+            lost = (1 << 29) - 1
+            odd = (exact & lost).differs(0).select(exact | 1 << 29, exact)
+            return (odd & ~lost & 0xFFFFFFFFFFFFFFFF).as_type("f64").to("f32").to("f16")
         return self.intrinsic("fma", factor, term)
 
     def high_half(self, other: Value) -> Value:

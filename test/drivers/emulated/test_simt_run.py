@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -288,6 +289,38 @@ declare <2 x half> @llvm.fma.v2f16(<2 x half>, <2 x half>, <2 x half>)
     wide = x.astype(np.float64)
     product = (wide * wide[:, ::-1] + np.array([1, 2])).astype(np.float16)
     assert np.array_equal(out, product + x)
+
+
+def test_a_fused_half_is_rounded_once():
+    # Products of halves plus a tie of the result: what lies below the tie decides.
+    text = HEAD.format(
+        params="ptr addrspace(1) %o, ptr addrspace(1) %a, ptr addrspace(1) %b, "
+        "ptr addrspace(1) %c, i32 %n", block=64,
+    ) + "".join(
+        f"  %p{x} = getelementptr half, ptr addrspace(1) %{x}, i32 %i\n"
+        + (f"  %v{x} = load half, ptr addrspace(1) %p{x}\n" if x != "o" else "")
+        for x in "abco"
+    ) + """  %r = call half @llvm.fma.f16(half %va, half %vb, half %vc)
+  store half %r, ptr addrspace(1) %po
+  ret void
+}
+declare half @llvm.fma.f16(half, half, half)
+"""
+    bits = np.random.default_rng(3)
+    a, b, c = (bits.integers(0, 0x7C00, 4096).astype(np.uint16).view(np.float16) for _ in "abc")
+    b[::2], c[::2] = np.float16(2.0**-12), (1 + bits.integers(0, 1024, 2048) / 1024)
+    c[1::4] = -c[1::4]
+    out = np.zeros_like(a)
+    kernel = gpu.compile_kernel(text)
+    assert gpu.launch(kernel, (64, 1, 1), (64, 1, 1), out, a, b, c, 4096) is None
+    exact = [Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))
+             for x, y, z in zip(a, b, c, strict=True)]
+    for got, want in zip(out.astype(np.float64), exact, strict=True):
+        if np.isinf(got):
+            assert abs(want) >= 65520
+            continue
+        gap = Fraction(float(np.spacing(np.float16(abs(got))))) / 2
+        assert abs(Fraction(got) - want) <= gap
 
 
 def test_bytes_and_sixteen_bit_integers():
