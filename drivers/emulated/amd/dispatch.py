@@ -151,6 +151,7 @@ class Dispatcher:
             return
         fault = self.engine.process.simt().run(Dispatch(
             memory=self._memory(),
+            gfx=board.name,
             thread_ids="packed" if board.packed_thread_ids else "separate",
             **launch._asdict(),
         ))

@@ -51,38 +51,45 @@ def flow(instruction: Instruction) -> tuple[tuple[int, ...], bool]:
     return (), False
 
 
+def _registers(operand: Operand) -> set[int]:
+    return set(range(operand.index, operand.index + operand.dwords))
+
+
 def _is_full(operand: Operand, full: set[int]) -> bool:
     """Whether an operand of a scalar instruction is known to hold all ones (193 encodes −1)."""
     if operand.kind == "c":
         return operand.index == 193
-    return operand.kind == "s" and operand.index in full
+    return operand.kind == "s" and _registers(operand) <= full
 
 
 def full_after(instruction: Instruction, full: set[int]) -> None:
     """Follows which mask registers hold all ones, through `instruction`."""
     name, source = instruction.name, instruction.src
-    written = set()
+    written: set[int] = set()
     for operand in (*instruction.dst, *(instruction.second.dst if instruction.second else ())):
         if operand.kind == "s":
-            written |= set(range(operand.index, operand.index + operand.dwords))
+            written |= _registers(operand)
     ones = [_is_full(operand, full) for operand in source]
     result = False
-    if name == "s_mov_b32":
+    operation, _, width = name.rpartition("_b")
+    if operation == "s_mov":
         result = ones[0]
-    elif name == "s_or_b32":
+    elif operation == "s_or":
         result = any(ones)
-    elif name == "s_and_b32":
+    elif operation == "s_and":
         result = all(ones)
-    elif name.endswith("_saveexec_b32"):
-        saved = EXEC in full
-        after = (name == "s_and_saveexec_b32" and saved and ones[0]) or (
-            name == "s_or_saveexec_b32" and (saved or ones[0])
+    elif operation.endswith(("_saveexec", "_wrexec")):
+        exec = set(range(EXEC, EXEC + int(width) // 32))
+        if operation.endswith("_wrexec"):
+            full -= written | exec
+            return
+        saved = exec <= full
+        after = (operation == "s_and_saveexec" and saved and ones[0]) or (
+            operation == "s_or_saveexec" and (saved or ones[0])
         )
-        full -= written | {EXEC}
-        full |= ({instruction.dst[0].index} if saved else set()) | ({EXEC} if after else set())
+        full -= written | exec
+        full |= (written if saved else set()) | (exec if after else set())
         return
-    elif name.endswith("_wrexec_b32"):
-        written.add(EXEC)
     full -= written
     if result:
         full |= written
@@ -91,8 +98,8 @@ def full_after(instruction: Instruction, full: set[int]) -> None:
 class Translator(MemoryAccess, Registers):
     """Translates the instructions of one block, in order."""
 
-    def __init__(self, exec_full: bool, slots: dict[int, int]) -> None:
-        Registers.__init__(self, exec_full=exec_full)
+    def __init__(self, exec_full: bool, slots: dict[int, int], wave_size: int) -> None:
+        Registers.__init__(self, exec_full=exec_full, wave_size=wave_size)
         self.slots = slots
         self.carries: dict[int, tuple[Value, int, Value, list[_Part]]] = {}
         self._pending: list[_Part] = []
@@ -147,7 +154,7 @@ class Translator(MemoryAccess, Registers):
         if index == SCC:
             return self.scalar(SCC).to("u32")
         if index in (251, 252):
-            return self.scalar(VCC if index == 251 else EXEC).equals(0).to("u32")
+            return self.bits(VCC if index == 251 else EXEC).equals(0).to("u32")
         if index > 127:
             raise self.refuse(f"reads source {index}, which is not translated yet")
         return self.scalar(index)
@@ -155,7 +162,7 @@ class Translator(MemoryAccess, Registers):
     def operand(self, operand: Operand) -> Value:
         """An operand as one value for each lane, with its modifiers."""
         type = operand.type
-        if type == "m32":
+        if type[0] == "m":
             if operand.kind == "c":
                 return self.constant("m1", operand.index == 193, True)
             return self.mask(operand.index)
@@ -340,7 +347,7 @@ class Translator(MemoryAccess, Registers):
             self.set_scalar_pair(operand.index, value)
         else:
             self.set_scalar(operand.index, value.as_type("u32"))
-        if operand.index <= EXEC < operand.index + operand.dwords:
+        if _registers(operand).intersection(self.exec_registers):
             self.exec_changed()
 
     def _scalar(self, instruction: Instruction) -> None:
@@ -349,7 +356,7 @@ class Translator(MemoryAccess, Registers):
             self.set_scalar(SCC, self._scalar_comparison(instruction))
         elif format == "SOPK":
             self._scalar_immediate(instruction)
-        elif name.endswith(("_saveexec_b32", "_wrexec_b32")):
+        elif "_saveexec_" in name or "_wrexec_" in name:
             self._saveexec(instruction)
         elif name == "s_getpc_b64":
             entry = self.context_field("ENTRY")
@@ -416,11 +423,11 @@ class Translator(MemoryAccess, Registers):
         self._set_scalar(dst, result)
 
     def _saveexec(self, instruction: Instruction) -> None:
-        name = instruction.name.removeprefix("s_").removesuffix("_b32")
+        name = instruction.name.removeprefix("s_").rpartition("_b")[0]
         operation, _, kind = name.rpartition("_")
-        old = self.scalar(EXEC)
+        old = self.bits(EXEC)
         new = amd_salu.SAVEEXEC[operation](self.scalar_operand(instruction.src[0]), old)
-        self.set_scalar(EXEC, new)
+        self.set_bits(EXEC, new)
         self.set_scalar(SCC, new.differs(0))
         self._set_scalar(instruction.dst[0], new if kind == "wrexec" else old)
         self.exec_changed()
@@ -433,7 +440,7 @@ class Translator(MemoryAccess, Registers):
         if what.startswith("scc"):
             scc = self.scalar(SCC)
             return scc if what == "scc1" else ~scc
-        register = self.scalar(VCC if what.startswith("vcc") else EXEC)
+        register = self.bits(VCC if what.startswith("vcc") else EXEC)
         return register.equals(0) if what.endswith("ccz") or what == "execz" else (
             register.differs(0)
         )

@@ -7,17 +7,11 @@ from typing import TYPE_CHECKING
 
 from drivers.emulated.simt.instruction import Instruction
 from drivers.emulated.simt.rdna_decode import EXEC
-from drivers.emulated.simt.registers import VECTOR, VectorState
-from drivers.emulated.simt.values import LANES, Value
+from drivers.emulated.simt.registers import VectorState
+from drivers.emulated.simt.values import Value
 
 if TYPE_CHECKING:
     from drivers.emulated.simt.amd import Translator
-
-_POINTERS = f"<{LANES} x ptr>"
-
-
-def _numbers(values: list[int]) -> str:
-    return "<" + ", ".join(f"i32 {value}" for value in values) + ">"
 
 
 def _first_lane(t: Translator, instruction: Instruction) -> None:
@@ -26,15 +20,14 @@ def _first_lane(t: Translator, instruction: Instruction) -> None:
     if source.kind != "v":
         t._set_scalar(dst, t.scalar_operand(source))
         return
-    lane = "0"
-    exec = t.scalar(EXEC)
+    lane = "i32 0"
     if not t.exec_full:
-        found = exec.intrinsic("cttz", "i1 false")
-        lane = exec.equals(0).select(0, found).text
+        exec = t.bits(EXEC)
+        found = exec.equals(0).select(0, exec.intrinsic("cttz", "i1 false"))
+        lane = f"{found.llvm} {found.text}"
     vector = t.vector(source.index, whole=not t.exec_full)
-    t._set_scalar(
-        dst, t.value(f"extractelement {VECTOR} {vector.text}, i32 {lane}", "u32", False)
-    )
+    text = f"extractelement {vector.llvm} {vector.text}, {lane}"
+    t._set_scalar(dst, t.value(text, "u32", False))
 
 
 def _read_lane(t: Translator, instruction: Instruction) -> None:
@@ -42,35 +35,35 @@ def _read_lane(t: Translator, instruction: Instruction) -> None:
     if source.kind != "v":
         t._set_scalar(instruction.dst[0], t.scalar_operand(source))
         return
-    number = t.scalar_operand(lane, "u32") & (LANES - 1)
+    number = t.scalar_operand(lane, "u32") & (t.wave_size - 1)
     vector = t.vector(source.index, whole=True)
-    text = f"extractelement {VECTOR} {vector.text}, i32 {number.text}"
+    text = f"extractelement {vector.llvm} {vector.text}, i32 {number.text}"
     t._set_scalar(instruction.dst[0], t.value(text, "u32", False))
 
 
 def _write_lane(t: Translator, instruction: Instruction) -> None:
     value, lane = instruction.src[:2]
     index = instruction.dst[0].index
-    number = t.scalar_operand(lane, "u32") & (LANES - 1)
+    number = t.scalar_operand(lane, "u32") & (t.wave_size - 1)
     vector = t.vector(index, whole=True)
     given = t.scalar_operand(value, "u32")
-    text = f"insertelement {VECTOR} {vector.text}, i32 {given.text}, i32 {number.text}"
+    text = f"insertelement {vector.llvm} {vector.text}, i32 {given.text}, i32 {number.text}"
     t.vectors[index] = VectorState({"u32": t.value(text, "u32", True)})
     t.exec_changed()
 
 
 def permuted(t: Translator, vector: Value, lanes: Value) -> Value:
     """Each lane takes the value of the lane whose number it holds."""
-    buffer = "%lanes"
-    t.do(f"store {VECTOR} {vector.text}, ptr {buffer}")
-    picked = lanes & (LANES - 1)
-    pointers = t.emit(f"getelementptr i32, ptr {buffer}, {VECTOR} {picked.text}")
-    name = f"llvm.masked.gather.v{LANES}i32.v{LANES}p0"
-    mask = f"<{LANES} x i1>"
-    t.declarations.add(f"declare {VECTOR} @{name}({_POINTERS}, i32, {mask}, {VECTOR})")
+    buffer, words, mask = "%lanes", t.spell("u32"), t.spell("m1")
+    t.do(f"store {words} {vector.text}, ptr {buffer}")
+    picked = lanes & (t.wave_size - 1)
+    pointers = f"<{t.wave_size} x ptr>"
+    places = t.emit(f"getelementptr i32, ptr {buffer}, {words} {picked.text}")
+    name = f"llvm.masked.gather.v{t.wave_size}i32.v{t.wave_size}p0"
+    t.declarations.add(f"declare {words} @{name}({pointers}, i32, {mask}, {words})")
     return t.value(
-        f"call {VECTOR} @{name}({_POINTERS} {pointers}, i32 4, {mask} splat (i1 true), "
-        f"{VECTOR} poison)", "u32", True,
+        f"call {words} @{name}({pointers} {places}, i32 4, {mask} splat (i1 true), "
+        f"{words} poison)", "u32", True,
     )
 
 
@@ -89,15 +82,14 @@ def _row_permute(crossed: bool) -> Callable[[Translator, Instruction], None]:
 
     def translate(t: Translator, instruction: Instruction) -> None:
         source, low, high = instruction.src
-        fields = _numbers([4 * (lane % 8) for lane in range(LANES)])
-        amounts = Value(t, fields, "u32", True)
-        halves = ", ".join("i1 " + ("true" if lane % 16 < 8 else "false") for lane in range(LANES))
-        is_low = Value(t, f"<{halves}>", "m1", True)
+        every = range(t.wave_size)
+        amounts = t.each_lane("u32", (4 * (lane % 8) for lane in every))
+        is_low = t.each_lane("m1", (lane % 16 < 8 for lane in every))
         chosen = is_low.select(
             t.splat(t.scalar_operand(low, "u32")), t.splat(t.scalar_operand(high, "u32"))
         )
-        rows = [(lane & 16) ^ (16 if crossed else 0) for lane in range(LANES)]
-        lanes = ((chosen >> amounts) & 15) | Value(t, _numbers(rows), "u32", True)
+        rows = ((lane & ~15) ^ (16 if crossed else 0) for lane in every)
+        lanes = ((chosen >> amounts) & 15) | t.each_lane("u32", rows)
         vector = t.vector(source.index, whole=True)
         value = permuted(t, vector, lanes)
         fetch_inactive = instruction.fields["op_sel"] & 1
@@ -117,14 +109,15 @@ def _swizzle(t: Translator, instruction: Instruction) -> None:
     if pattern & 0x8000 and pattern & 0x4000:
         raise t.refuse("swizzles in a mode that is not translated yet")
     if pattern & 0x8000:
-        lanes = [(lane & ~3) | (pattern >> 2 * (lane & 3)) & 3 for lane in range(LANES)]
+        lanes = [(lane & ~3) | (pattern >> 2 * (lane & 3)) & 3 for lane in range(t.wave_size)]
     else:
         keep, join, flip = pattern & 31, pattern >> 5 & 31, pattern >> 10 & 31
-        lanes = [((lane & keep) | join) ^ flip for lane in range(LANES)]
+        lanes = [(lane & 32) | ((lane & keep) | join) ^ flip for lane in range(t.wave_size)]
     vector = t.vector(instruction.src[0].index)
     if not t.exec_full:
         vector = t.mask(EXEC).select(vector, vector.like(0))
-    text = f"shufflevector {VECTOR} {vector.text}, {VECTOR} poison, {VECTOR} {_numbers(lanes)}"
+    words, places = vector.llvm, t.each_lane("u32", lanes).text
+    text = f"shufflevector {words} {vector.text}, {words} poison, {words} {places}"
     t.set_vector(instruction.dst[0].index, t.value(text, "u32", True))
 
 

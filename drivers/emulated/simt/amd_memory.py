@@ -7,11 +7,13 @@ import functools
 from drivers.emulated.simt import helpers, layout
 from drivers.emulated.simt.instruction import Instruction, Operand, UnknownInstruction
 from drivers.emulated.simt.rdna_decode import EXEC, NULL
-from drivers.emulated.simt.registers import VECTOR, Registers
-from drivers.emulated.simt.values import LANES, Value, llvm_type
+from drivers.emulated.simt.registers import Registers
+from drivers.emulated.simt.values import Value, llvm_type
 
 MEMORY_FORMATS = {"SMEM", "GLOBAL", "FLAT", "SCRATCH", "DS"}
-_WIDE = f"<{LANES} x i64>"
+
+Where = tuple[str, list[Value]]
+"""A helper's form (`helpers.FORMS`) and the arguments that say where."""
 
 # The word of an instruction's name → the helper's operation, for unsigned types first.
 _ATOMICS = {"swap": "swap", "storexchg": "swap", "cmpswap": "cmpswap", "cmpstore": "cmpswap",
@@ -74,8 +76,7 @@ class MemoryAccess(Registers):
         offset = layout.CONTEXT_SLOTS + layout.SLOT_BYTES * self.slots[self.now.pc]
         return self.emit(f"getelementptr i8, ptr %context, i64 {offset}")
 
-    def _where(self, instruction: Instruction) -> tuple[str, list[str]]:
-        """The helper's form and the arguments that say where."""
+    def _where(self, instruction: Instruction) -> Where:
         address, scalar, *_ = instruction.src
         offset = instruction.fields["offset"]
         if instruction.format == "SCRATCH":
@@ -83,80 +84,106 @@ class MemoryAccess(Registers):
             if scalar.index != NULL:
                 base = base + self.scalar_operand(scalar, "u32").to("u64")
             lane_bytes = self.splat(self.context_field("SCRATCH_LANE_BYTES").to("u32"))
-            numbers = ", ".join(f"i32 {lane}" for lane in range(LANES))
-            offsets = lane_bytes * Value(self, f"<{numbers}>", "u32", True)
+            offsets = lane_bytes * self.each_lane("u32", range(self.wave_size))
             if instruction.fields["sve"]:
                 offsets = offsets + self.vector(address.index)
-            return "offset", [f"i64 {base.text}", f"{VECTOR} {offsets.text}"]
+            return "offset", [base, offsets]
         if address.type == "b64":
             wide = self.vector_pair(address.index)
             if offset:
                 wide = wide + offset
-            return "address", [f"{_WIDE} {wide.text}"]
+            return "address", [wide]
         base = self.scalar_operand(scalar, "u64")
         if offset:
             base = base + offset
-        return "offset", [f"i64 {base.text}", f"{VECTOR} {self.vector(address.index).text}"]
+        return "offset", [base, self.vector(address.index)]
 
     def _addresses(self, instruction: Instruction) -> Value:
         """The address of each lane, as u64."""
         form, arguments = self._where(instruction)
         if form == "address":
-            return Value(self, arguments[0].removeprefix(_WIDE + " "), "u64", True)
-        base = Value(self, arguments[0].removeprefix("i64 "), "u64", False)
-        offsets = Value(self, arguments[1].removeprefix(VECTOR + " "), "u32", True)
+            return arguments[0]
+        base, offsets = arguments
         return self.splat(base) + offsets.to("u64")
 
-    def _local_where(self, address: Operand, offset: int) -> tuple[str, list[str]]:
+    def _local_where(self, address: Operand, offset: int) -> Where:
         base = self.context_field("LDS")
         offsets = self.vector(address.index)
         if offset:
             base = base + offset
-        return "offset", [f"i64 {base.text}", f"{VECTOR} {offsets.text}"]
+        return "offset", [base, offsets]
 
     # ---- calls ----
-    def _call(self, function: str, result: str, arguments: list[str]) -> str:
+    def _call(self, function: str, results: list[str], arguments: list[Value]) -> list[Value]:
+        """Calls a helper, which serves 32 lanes, for the whole wave; `results` are types."""
         if self.exec_full and not function.startswith("atomic"):
             function += "_full"
         at = self.emit(f"getelementptr i8, ptr %context, i64 {_place(function)}")
         pointer = self.emit(f"load ptr, ptr {at}")
-        exec = f"i32 {self.scalar(EXEC).text}"
-        given = ", ".join(["ptr %context", f"ptr {self._slot()}", exec, *arguments])
-        if result == "void":
-            self.do(f"call void {pointer}({given})")
-            return ""
-        return self.emit(f"call {result} {pointer}({given})")
+        parts = []
+        for part in range(self.wave_size // helpers.LANES):
+            exec = f"i32 {self.scalar(EXEC + part).text}"
+            where = ["ptr %context", f"ptr {self._slot()}", exec]
+            given = [self._part(argument, part) for argument in arguments]
+            parts.append(self._outcome(f"{pointer}({', '.join([*where, *given])})", results))
+        return [
+            self._joined(same, type)
+            for same, type in zip(zip(*parts, strict=True), results, strict=True)
+        ]
 
-    def _load(self, word: str, dst: Operand, where: tuple[str, list[str]]) -> None:
+    def _outcome(self, call: str, results: list[str]) -> list[str]:
+        types = [llvm_type(type, helpers.LANES) for type in results]
+        if not types:
+            self.do(f"call void {call}")
+            return []
+        if len(types) == 1:
+            return [self.emit(f"call {types[0]} {call}")]
+        both = "{" + ", ".join(types) + "}"
+        text = self.emit(f"call {both} {call}")
+        return [self.emit(f"extractvalue {both} {text}, {j}") for j in range(len(types))]
+
+    def _part(self, value: Value, part: int) -> str:
+        """A helper's argument: the scalar, or the values of the 32 lanes that it serves."""
+        if not value.lanes or self.wave_size == helpers.LANES:
+            return f"{value.llvm} {value.text}"
+        places = ", ".join(f"i32 {helpers.LANES * part + lane}" for lane in range(helpers.LANES))
+        text = self.emit(
+            f"shufflevector {value.llvm} {value.text}, {value.llvm} poison, "
+            f"<{helpers.LANES} x i32> <{places}>"
+        )
+        return f"{llvm_type(value.type, helpers.LANES)} {text}"
+
+    def _joined(self, parts: tuple[str, ...], type: str) -> Value:
+        if len(parts) == 1:
+            return Value(self, parts[0], type, True)
+        half, places = llvm_type(type, helpers.LANES), self.each_lane("u32", range(self.wave_size))
+        return self.value(
+            f"shufflevector {half} {parts[0]}, {half} {parts[1]}, {places.llvm} {places.text}",
+            type, True,
+        )
+
+    def _load(self, word: str, dst: Operand, where: Where) -> None:
         kind = word.removeprefix("d16_").removeprefix("hi_").removesuffix("_d16_hi")
         kind = kind.removesuffix("_d16")
         kind = {"b16": "u16", "b8": "u8"}.get(kind, kind)
-        registers = helpers.LOADS[kind][1]
-        type = helpers.result_type(registers)
-        text = self._call(f"load_{kind}_{where[0]}", type, where[1])
+        values = self._call(f"load_{kind}_{where[0]}", ["u32"] * helpers.LOADS[kind][1], where[1])
         if "d16" in word:
-            value, old = Value(self, text, "u32", True), self.vector(dst.index)
+            value, old = values[0], self.vector(dst.index)
             if word.endswith("hi") or "_hi_" in word:
                 value = (old & 0xFFFF) | (value << 16)
             else:
                 value = (old & 0xFFFF0000) | (value & 0xFFFF)
             self.set_vector(dst.index, value)
-        elif registers == 1:
-            self.set_vector(dst.index, Value(self, text, "u32", True))
         else:
-            for j in range(registers):
-                part = self.value(f"extractvalue {type} {text}, {j}", "u32", True)
+            for j, part in enumerate(values):
                 self.set_vector(dst.index + j, part)
 
-    def _store(self, word: str, data: Operand, where: tuple[str, list[str]]) -> None:
+    def _store(self, word: str, data: Operand, where: Where) -> None:
         kind = word.removeprefix("d16_hi_").removesuffix("_d16_hi")
         values = [self.vector(data.index + j) for j in range(helpers.STORES[kind][1])]
         if "d16_hi" in word:
             values = [values[0] >> 16]
-        self._call(
-            f"store_{kind}_{where[0]}", "void",
-            [*where[1], *(f"{VECTOR} {value.text}" for value in values)],
-        )
+        self._call(f"store_{kind}_{where[0]}", [], [*where[1], *values])
 
     def _atomic(
         self, instruction: Instruction, word: str, addresses: Value, data: list[Operand]
@@ -179,13 +206,10 @@ class MemoryAccess(Registers):
                 compared = data[1]
         read = self.vector_pair if width == 64 else self.vector
         new, old = read(data[0].index), read(compared.index)
-        vector = llvm_type(f"u{width}", True)
-        text = self._call(
-            f"atomic_{operation}_{width}", vector,
-            [f"{_WIDE} {addresses.text}", f"{vector} {new.text}", f"{vector} {old.text}"],
+        (result,) = self._call(
+            f"atomic_{operation}_{width}", [f"u{width}"], [addresses, new, old]
         )
         if instruction.dst:
-            result = Value(self, text, f"u{width}", True)
             write = self.set_vector_pair if width == 64 else self.set_vector
             write(instruction.dst[0].index, result)
 

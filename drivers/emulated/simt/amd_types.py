@@ -1,7 +1,7 @@
 """The operand types of RDNA3 instructions, mostly read off their names.
 
-A type is a letter and a width: f float, i signed, u unsigned, b bits, m a lane mask (one scalar
-register in wave32), p a pair of 16-bit values. A signature is (destinations, sources).
+A type is a letter and a width: f float, i signed, u unsigned, b bits, m a lane mask (`m32`, and
+`m64` in waves of 64 lanes), p a pair of 16-bit values. A signature is (destinations, sources).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What RDNA3's vector instructions compute, as arithmetic on values of 32 lanes.
+"""What RDNA3's vector instructions compute, as arithmetic on values of all lanes.
 
 A row maps mnemonics to a function of the sources; the types come from `amd_types.signature`,
 so one row serves all widths. Names of dual-issued halves lose their `dual_`. Source: AMD,
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from drivers.emulated.simt import elementary
-from drivers.emulated.simt.values import LANES, Value
+from drivers.emulated.simt.values import Value
 
 Semantics = Callable[..., Any]
 
@@ -134,7 +134,7 @@ def _classify(value: Value, mask: Value) -> Value:
     """v_cmp_class: whether the value is of one of the ten kinds whose bits are set."""
     total = mask.like(0)
     for bit in range(10):
-        suffix = f"v32f{value.width}" if value.lanes else f"f{value.width}"
+        suffix = f"v{value.build.wave_size}f{value.width}" if value.lanes else f"f{value.width}"
         found = value.build.call(
             f"llvm.is.fpclass.{suffix}", "m1", value.lanes, value, f"i32 {1 << bit}"
         )
@@ -147,11 +147,17 @@ def _multiply_legacy(a: Value, b: Value) -> Value:
     return (a.equals(0.0) | b.equals(0.0)).select(0.0, a * b)
 
 
-def _count_below(mask: Value, base: Value) -> Value:
-    """How many bits of the mask lie below each lane's own."""
-    lanes = ", ".join(f"i32 {(1 << lane) - 1}" for lane in range(LANES))
-    below = Value(mask.build, f"<{lanes}>", "u32", True)
-    return (mask.as_type("u32") & below).intrinsic("ctpop") + base
+def _count_below(first: int) -> Semantics:
+    """v_mbcnt: how many bits of the mask of lanes `first` to `first` + 31 lie below each lane."""
+
+    def count(mask: Value, base: Value) -> Value:
+        lanes = range(mask.build.wave_size)
+        below = mask.build.each_lane(
+            "u32", ((1 << min(max(lane - first, 0), 32)) - 1 for lane in lanes)
+        )
+        return (mask.as_type("u32") & below).intrinsic("ctpop") + base
+
+    return count
 
 
 SEMANTICS: dict[str, Semantics] = {
@@ -222,8 +228,8 @@ SEMANTICS: dict[str, Semantics] = {
     "v_ldexp_f16 v_ldexp_f32 v_ldexp_f64": elementary.ldexp,
     "v_bfm_b32": lambda a, b: ((a.like(1) << a) - 1) << b,
     "v_bcnt_u32_b32": lambda a, b: a.intrinsic("ctpop") + b,
-    "v_mbcnt_lo_u32_b32": _count_below,
-    "v_mbcnt_hi_u32_b32": lambda a, b: b,
+    "v_mbcnt_lo_u32_b32": _count_below(0),
+    "v_mbcnt_hi_u32_b32": _count_below(32),
     # three sources
     "v_cndmask_b32 v_cndmask_b16": lambda no, yes, mask: mask.select(yes, no),
     "v_fma_f16 v_fma_f32 v_fma_f64": Value.fma,

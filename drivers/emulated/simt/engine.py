@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from compiler.llvm import host_target
-from drivers.emulated.simt import amd, function, helpers, jit, layout, runner
-from drivers.emulated.simt.amd_memory import kind_of
+from drivers.emulated.simt import function, helpers, jit, layout, runner
+from drivers.emulated.simt.architecture import Architecture, architecture
 from drivers.emulated.simt.program import Program, read_program
-from drivers.emulated.simt.rdna_decode import decode
 from drivers.system import System
 
-LANES = 32
 READ, WRITE, EXECUTE = layout.READ, layout.WRITE, layout.EXECUTE
 LOOP_BUDGET = 1 << 28
 """Backward jumps of a wave between two barriers, before it counts as hung: a second or so."""
@@ -69,6 +67,8 @@ class Dispatch:
     memory: tuple[MemoryRange, ...]
     thread_ids: str = "packed"
     """`packed`: v0 = x | y << 10 | z << 20. `separate`: v0, v1, v2."""
+    gfx: str = "gfx1100"
+    """The board's gfx number, which says what instructions mean."""
     wave_size: int = 32
     lds_bytes: int = 0
     scratch_bytes: int = 0
@@ -90,6 +90,8 @@ def _mxcsr(float_mode: int) -> int:
 class _Kernel:
     """A translated kernel. Versions are compiled when a dispatch first needs them."""
 
+    architecture: Architecture
+    wave_size: int
     program: Program
     code: tuple[bytes, ...]
     """The bytes of each extent, to see whether memory still holds the same."""
@@ -99,6 +101,11 @@ class _Kernel:
     """(pc, kind) of each slot."""
     has_barrier: bool
     versions: dict[bool, int]
+
+    @property
+    def state_bytes(self) -> int:
+        """What a wave's registers take."""
+        return layout.state_bytes(self.architecture.vector_registers, self.wave_size)
 
 
 class _Context:
@@ -115,8 +122,8 @@ class _Context:
         """The aligned address of a buffer of at least that size; contents persist."""
         if name not in self.buffers or self.size[name] < size_bytes:
             self.size[name] = size_bytes
-            self.buffers[name] = ctypes.create_string_buffer(size_bytes + 128)
-        return (ctypes.addressof(self.buffers[name]) + 127) & ~127
+            self.buffers[name] = ctypes.create_string_buffer(size_bytes + 256)
+        return (ctypes.addressof(self.buffers[name]) + 255) & ~255
 
 
 class Engine:
@@ -128,13 +135,13 @@ class Engine:
     def __init__(self, system: System, threads: int | None = None) -> None:
         self.system = system
         self.threads = threads or os.cpu_count() or 1
-        self.kernels: dict[int, list[_Kernel]] = {}
+        self.kernels: dict[tuple[int, str, int], list[_Kernel]] = {}
         self._lock = threading.Lock()
         self._functions: list[int] = []
         self._run: Callable[[int], None] | None = None
         self._idle: list[_Context] = []
         self._pool: ThreadPoolExecutor | None = None
-        self._ids: dict[tuple[tuple[int, int, int], str], array[int]] = {}
+        self._ids: dict[tuple[tuple[int, int, int], str, int], array[int]] = {}
 
     # ---- code ----
     def _start(self) -> None:
@@ -154,9 +161,11 @@ class Engine:
         self._run = ctypes.CFUNCTYPE(None, ctypes.c_uint64)(functions[names.index("run")])
         self._functions = functions
 
-    def kernel(self, entry: int, memory: tuple[MemoryRange, ...]) -> _Kernel | Fault:
-        """The translation of the code that lies at `entry` now."""
-        known = self.kernels.setdefault(entry, [])
+    def kernel(self, dispatch: Dispatch) -> _Kernel | Fault:
+        """The translation of the code that lies at the entry now."""
+        entry, memory, wave_size = dispatch.entry, dispatch.memory, dispatch.wave_size
+        isa = architecture(dispatch.gfx, wave_size)
+        known = self.kernels.setdefault((entry, dispatch.gfx, wave_size), [])
         for kernel in known:
             if all(
                 _executable(entry + first, entry + end, memory)
@@ -169,8 +178,8 @@ class Engine:
         if home is None:
             return Fault("memory", entry, "execute", 0, entry)
         code = ctypes.string_at(entry, min(home.end - entry, 4 << 20))
-        program = read_program(lambda pc: decode(code, pc), amd.flow)
-        kernel = _describe(program, code)
+        program = read_program(lambda pc: isa.decode(code, pc, None, wave_size), isa.flow)
+        kernel = _describe(program, code, isa, dispatch)
         known.append(kernel)
         return kernel
 
@@ -180,7 +189,9 @@ class Engine:
         if address is None:
             image, offset = jit.compile_cached(
                 kernel.digest + bytes([all_lanes]), "wave",
-                lambda: function.translate(kernel.program, kernel.slots, all_lanes),
+                lambda: function.translate(
+                    kernel.program, kernel.architecture, kernel.wave_size, kernel.slots, all_lanes
+                ),
             )
             address = kernel.versions[all_lanes] = jit.map_code(self.system, image) + offset
         return address
@@ -188,21 +199,20 @@ class Engine:
     # ---- dispatch ----
     def run(self, dispatch: Dispatch) -> Fault | None:
         """Runs all waves of a dispatch; returns why it ended early, if it did."""
-        if dispatch.wave_size != LANES:
-            raise ValueError(f"waves of {dispatch.wave_size} lanes are not translated; 32 are")
+        lanes = dispatch.wave_size
         with self._lock:
             self._start()
-            kernel = self.kernel(dispatch.entry, dispatch.memory)
+            kernel = self.kernel(dispatch)
             if isinstance(kernel, Fault):
                 return kernel
             threads = dispatch.block[0] * dispatch.block[1] * dispatch.block[2]
             groups = dispatch.grid[0] * dispatch.grid[1] * dispatch.grid[2]
             if not threads or not groups:
                 return None
-            waves, rest = -(-threads // LANES), threads % LANES
-            full = self._version(kernel, True) if threads >= LANES else 0
+            waves, rest = -(-threads // lanes), threads % lanes
+            full = self._version(kernel, True) if threads >= lanes else 0
             tail = self._version(kernel, False) if rest else 0
-            ids = self._thread_ids(dispatch.block, dispatch.thread_ids)
+            ids = self._thread_ids(dispatch.block, dispatch.thread_ids, lanes)
             helpers_count = min(self.threads, groups) if groups * waves >= _THREADED_WAVES else 1
             contexts = [self._take() for _ in range(helpers_count)]
         scalars = array("I", (s & 0xFFFFFFFF for s in dispatch.scalars or (0,)))
@@ -210,15 +220,16 @@ class Engine:
         for one in _joined(dispatch.memory):
             ranges.extend(one)
         job = ctypes.create_string_buffer(layout.JOB_BYTES)
-        wave_bytes = _scratch_of_a_wave(dispatch.scratch_bytes)
+        wave_bytes = _scratch_of_a_wave(dispatch)
+        all_lanes = (1 << lanes) - 1
         struct.pack_into(
-            "<QQQQQQQQQQQqqqQQQQQQ", job, 0,
+            "<QQQQQQQQQQQqqqQQQQQQQ", job, 0,
             0, groups, 0, dispatch.grid[0], dispatch.grid[1], full, tail, waves,
-            (1 << rest) - 1 if rest else 0xFFFFFFFF,
+            (1 << rest) - 1 if rest else all_lanes,
             scalars.buffer_info()[0], len(scalars), *dispatch.group_ids,
-            ids.buffer_info()[0], 1 if dispatch.thread_ids == "packed" else 3,
+            ids.buffer_info()[0], (1 if dispatch.thread_ids == "packed" else 3) * lanes * 4,
             dispatch.loop_budget, _mxcsr(dispatch.float_mode), wave_bytes,
-            layout.STATE_BYTES if kernel.has_barrier else 0,
+            kernel.state_bytes if kernel.has_barrier else 0, all_lanes,
         )
         addresses = [
             self._prepare(context, kernel, dispatch, waves, ctypes.addressof(job), ranges)
@@ -252,9 +263,9 @@ class Engine:
         """Fills a thread's context for a dispatch; returns its address."""
         slot_count = len(kernel.kinds)
         address = context.room("slots", layout.CONTEXT_SLOTS + layout.SLOT_BYTES * slot_count)
-        states = context.room("states", layout.STATE_BYTES * (waves if kernel.has_barrier else 1))
+        states = context.room("states", kernel.state_bytes * (waves if kernel.has_barrier else 1))
         lds = context.room("lds", max(16, dispatch.lds_bytes))
-        wave_bytes = _scratch_of_a_wave(dispatch.scratch_bytes)
+        wave_bytes = _scratch_of_a_wave(dispatch)
         scratch = context.room("scratch", max(16, wave_bytes * waves))
         head = struct.pack(
             "<qiiqqqQQQQQQQQQq", dispatch.loop_budget, 0, 0, 0, 0, 0,
@@ -278,16 +289,16 @@ class Engine:
         ctypes.memmove(address + layout.CONTEXT_SLOTS, slots, len(slots))
         return address
 
-    def _thread_ids(self, block: tuple[int, int, int], form: str) -> array[int]:
+    def _thread_ids(self, block: tuple[int, int, int], form: str, lanes: int) -> array[int]:
         """The initial vector registers of every wave of a workgroup."""
-        key = (block, form)
+        key = (block, form, lanes)
         known = self._ids.get(key)
         if known is not None:
             return known
         total = block[0] * block[1] * block[2]
         rows = array("I")
-        for first in range(0, total, LANES):
-            numbers = [min(n, total - 1) for n in range(first, first + LANES)]
+        for first in range(0, total, lanes):
+            numbers = [min(n, total - 1) for n in range(first, first + lanes)]
             x = [n % block[0] for n in numbers]
             y = [n // block[0] % block[1] for n in numbers]
             z = [n // (block[0] * block[1]) for n in numbers]
@@ -318,19 +329,21 @@ def _table(names: list[str]) -> str:
     )
 
 
-def _describe(program: Program, code: bytes) -> _Kernel:
+def _describe(
+    program: Program, code: bytes, isa: Architecture, dispatch: Dispatch
+) -> _Kernel:
     kinds = []
     for instruction in program.instructions:
-        kind = kind_of(instruction)
+        kind = isa.memory_kind(instruction)
         if kind is not None:
             kinds.append((instruction.pc, kind))
-    digest = hashlib.blake2b(digest_size=32)
+    digest = hashlib.blake2b(f"{dispatch.gfx} {dispatch.wave_size}".encode(), digest_size=32)
     pieces = []
     for first, end in program.extents:
         pieces.append(code[first:end])
         digest.update(struct.pack("<QQ", first, end) + pieces[-1])
     return _Kernel(
-        program, tuple(pieces), digest.digest(),
+        isa, dispatch.wave_size, program, tuple(pieces), digest.digest(),
         {pc: number for number, (pc, _) in enumerate(kinds)}, kinds,
         any(i.name == "s_barrier" for i in program.instructions), {},
     )
@@ -351,8 +364,8 @@ def _joined(memory: tuple[MemoryRange, ...]) -> list[tuple[int, int, int]]:
     return joined
 
 
-def _scratch_of_a_wave(lane_bytes: int) -> int:
-    return (lane_bytes * LANES + 63) & ~63
+def _scratch_of_a_wave(dispatch: Dispatch) -> int:
+    return (dispatch.scratch_bytes * dispatch.wave_size + 63) & ~63
 
 
 def _fault(context: int, dispatch: Dispatch) -> Fault | None:

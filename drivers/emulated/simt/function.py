@@ -9,11 +9,11 @@ budget of backward jumps is used up.
 from __future__ import annotations
 
 from drivers.emulated.simt import layout
-from drivers.emulated.simt.amd import Translator, full_after
+from drivers.emulated.simt.amd import Translator
+from drivers.emulated.simt.architecture import Architecture
 from drivers.emulated.simt.program import Block, Program, known_full, live_at_start
-from drivers.emulated.simt.rdna_decode import EXEC
-from drivers.emulated.simt.registers import SCC, VECTOR
-from drivers.emulated.simt.values import Value
+from drivers.emulated.simt.registers import EXEC, SCC
+from drivers.emulated.simt.values import Value, llvm_type
 
 _VECTOR_BASE = 1000
 """Vector registers in the sets of the liveness analysis are numbered from here on."""
@@ -23,23 +23,17 @@ def _label(pc: int) -> str:
     return f"pc{pc:x}"
 
 
-def _place(register: int) -> tuple[str, str, int]:
-    """LLVM type, slot and offset in a wave's state of a register of the analysis."""
-    if register >= _VECTOR_BASE:
-        index = register - _VECTOR_BASE
-        return VECTOR, f"%v{index}", layout.STATE_VECTORS + 128 * index
-    if register == SCC:
-        return "i1", f"%s{SCC}", layout.STATE_SCC
-    return "i32", f"%s{register}", layout.STATE_SCALARS + 4 * register
-
-
 class _Function:
     """The text under construction."""
 
-    def __init__(self, program: Program, slots: dict[int, int], all_lanes: bool) -> None:
-        self.program = program
-        entry = frozenset({EXEC}) if all_lanes else frozenset()
-        self.full = known_full(program, entry, full_after)
+    def __init__(
+        self, program: Program, architecture: Architecture, wave_size: int,
+        slots: dict[int, int], all_lanes: bool,
+    ) -> None:
+        self.program, self.architecture, self.wave_size = program, architecture, wave_size
+        self.exec = frozenset(range(EXEC, EXEC + wave_size // 32))
+        entry: frozenset[int] = self.exec if all_lanes else frozenset()
+        self.full = known_full(program, entry, architecture.full_after)
         self.blocks: dict[int, Translator] = {}
         self.conditions: dict[int, Value] = {}
         for start, block in program.blocks.items():
@@ -58,7 +52,7 @@ class _Function:
 
     def _translate(self, block: Block, slots: dict[int, int]) -> Translator:
         full = set(self.full.get(block.start, ()))
-        build = Translator(EXEC in full, slots)
+        build = self.architecture.translator(self.exec <= full, slots, self.wave_size)
         # One numbering of values for each block keeps their names apart.
         build.prefix = f"%b{block.start:x}."
         for instruction in block.instructions:
@@ -70,9 +64,19 @@ class _Function:
                     self.conditions[block.start] = build.condition(instruction)
                 break
             build.translate(instruction)
-            full_after(instruction, full)
-            build.exec_full = EXEC in full
+            self.architecture.full_after(instruction, full)
+            build.exec_full = self.exec <= full
         return build
+
+    def _place(self, register: int) -> tuple[str, str, int]:
+        """LLVM type, slot and offset in a wave's state of a register of the analysis."""
+        if register >= _VECTOR_BASE:
+            index = register - _VECTOR_BASE
+            at = layout.STATE_VECTORS + 4 * self.wave_size * index
+            return llvm_type("u32", self.wave_size), f"%v{index}", at
+        if register == SCC:
+            return "i1", f"%s{SCC}", layout.STATE_SCC
+        return "i32", f"%s{register}", layout.STATE_SCALARS + 4 * register
 
     # ---- the end of a block ----
     def _jump(self, source: int, target: int) -> str:
@@ -127,7 +131,7 @@ class _Function:
 
     def _spill(self, build: Translator, wanted: set[int]) -> None:
         for register in sorted(wanted):
-            type, slot, offset = _place(register)
+            type, slot, offset = self._place(register)
             value = build.emit(f"load {type}, ptr {slot}")
             at = build.emit(f"getelementptr i8, ptr %state, i64 {offset}")
             build.do(f"store {type} {value}, ptr {at}")
@@ -135,7 +139,7 @@ class _Function:
     def _reload(self, name: str, wanted: set[int], target: int) -> list[str]:
         lines = [f"{name}:"]
         for register in sorted(wanted):
-            type, slot, offset = _place(register)
+            type, slot, offset = self._place(register)
             value = f"%{name}.{slot[1:]}"
             lines += [
                 f"  {value}.at = getelementptr i8, ptr %state, i64 {offset}",
@@ -156,12 +160,14 @@ class _Function:
             declarations |= build.declarations
             registers |= build.scalar_uses | build.written_scalars
             registers |= {_VECTOR_BASE + v for v in build.vector_uses | build.vectors.keys()}
+        vector_align = 4 * self.wave_size
         head = ["define i32 @wave(ptr %state, ptr %context, i32 %resume) "
                 '"prefer-vector-width"="512" {', "entry:",
-                f"  %lanes = alloca {VECTOR}, align 128"]
+                f"  %lanes = alloca {llvm_type('u32', self.wave_size)}, align {vector_align}"]
         for register in sorted(registers):
-            type, slot, _ = _place(register)
-            head.append(f"  {slot} = alloca {type}, align {128 if type == VECTOR else 4}")
+            type, slot, _ = self._place(register)
+            head.append(f"  {slot} = alloca {type}, "
+                        f"align {vector_align if register >= _VECTOR_BASE else 4}")
         cases = "".join(f" i32 {n}, label %resume{n}" for n in self.resumes.values())
         head.append(f"  switch i32 %resume, label %begin [{cases} ]")
         head += self._reload("begin", self.live[0], 0)
@@ -172,9 +178,12 @@ class _Function:
         return "\n".join([*sorted(declarations), *head, *body, *tail]) + "\n"
 
 
-def translate(program: Program, slots: dict[int, int], all_lanes: bool) -> str:
+def translate(
+    program: Program, architecture: Architecture, wave_size: int, slots: dict[int, int],
+    all_lanes: bool,
+) -> str:
     """The LLVM IR of a kernel; `slots` numbers its memory instructions by their pc.
 
     `all_lanes` makes the version for waves that start with EXEC full.
     """
-    return _Function(program, slots, all_lanes).text()
+    return _Function(program, architecture, wave_size, slots, all_lanes).text()

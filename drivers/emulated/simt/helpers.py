@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from drivers.emulated.simt import layout
-from drivers.emulated.simt.values import LANES
 
+LANES = 32
+"""That a helper serves; a wave of 64 calls it twice."""
 VECTOR = f"<{LANES} x i32>"
 WIDE = f"<{LANES} x i64>"
 POINTERS = f"<{LANES} x ptr>"

@@ -9,8 +9,7 @@ from __future__ import annotations
 STATE_SCALARS = 0  # 128 × 4 bytes
 STATE_SCC = 512  # SCC as a byte
 STATE_RESUME = 516  # where it goes on: 0 at its start, n after its n-th barrier, -1 ended
-STATE_VECTORS = 1024  # 256 × 32 × 4 bytes
-STATE_BYTES = STATE_VECTORS + 256 * 128
+STATE_VECTORS = 1024  # registers × lanes × 4 bytes
 
 # A native thread's context.
 CONTEXT_BUDGET = 0  # jumps backward that are left; below 0 the wave gives up
@@ -50,19 +49,25 @@ JOB_GRID_Y = 32
 JOB_FULL = 40  # the translated kernel for waves with all lanes
 JOB_TAIL = 48  # and for the last wave, when it lacks some
 JOB_WAVES = 56  # in a workgroup
-JOB_TAIL_EXEC = 64
+JOB_TAIL_EXEC = 64  # the lanes that it has
 JOB_SCALARS = 72  # address of the initial scalar registers
 JOB_SCALAR_COUNT = 80
 JOB_ID_X = 88  # the scalar register that receives the workgroup's number, −1 for none
 JOB_ID_Y = 96
 JOB_ID_Z = 104
 JOB_THREAD_IDS = 112  # address of the initial vector registers, wave by wave
-JOB_VECTOR_COUNT = 120
+JOB_VECTOR_BYTES = 120  # of a wave's initial vector registers
 JOB_BUDGET = 128
 JOB_FLOAT_MODE = 136  # MXCSR
 JOB_SCRATCH_WAVE_BYTES = 144
 JOB_STATE_STRIDE = 152  # 0 where the waves of a workgroup need not wait for each other
+JOB_FULL_EXEC = 160  # EXEC of a wave with all lanes
 JOB_BYTES = 192
 
 FAULT_MEMORY, FAULT_HANG = 1, 2
 READ, WRITE, EXECUTE = 1, 2, 4
+
+
+def state_bytes(vector_registers: int, wave_size: int) -> int:
+    """A wave's state."""
+    return STATE_VECTORS + vector_registers * wave_size * 4

@@ -1,4 +1,4 @@
-"""RDNA3 machine code (gfx11, wave32) → instructions.
+"""RDNA3 machine code (gfx11) → instructions.
 
 Field positions are those of AMD's "RDNA3 Instruction Set Architecture", chapter 15. What our
 compilers never make (images, exports, buffer resources, DPP) raises UnknownInstruction.
@@ -402,7 +402,20 @@ _ENCODINGS: tuple[tuple[int, int, Callable[[_Bits], Instruction]], ...] = (
 )
 
 
-def decode(code: bytes, offset: int = 0, pc: int | None = None) -> Instruction:
+def _wide_masks(instruction: Instruction) -> Instruction:
+    """The same in a wave of 64 lanes: a mask of lanes is a pair of scalar registers."""
+    for side in ("dst", "src"):
+        operands = getattr(instruction, side)
+        if any(operand.type == "m32" for operand in operands):
+            setattr(instruction, side, tuple(
+                o._replace(type="m64") if o.type == "m32" else o for o in operands
+            ))
+    return instruction
+
+
+def decode(
+    code: bytes, offset: int = 0, pc: int | None = None, wave_size: int = 32
+) -> Instruction:
     """The instruction at `offset` in `code`; `pc` is what it is called, by default the offset.
 
     Raises UnknownInstruction, naming pc and bytes.
@@ -412,6 +425,6 @@ def decode(code: bytes, offset: int = 0, pc: int | None = None) -> Instruction:
         if bits.low & mask == value:
             instruction = decoder(bits)
             instruction.size_bytes = bits.size_bytes
-            return instruction
+            return instruction if wave_size == 32 else _wide_masks(instruction)
     bits.refuse("has an encoding that the translator does not know")
     raise AssertionError

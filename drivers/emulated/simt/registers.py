@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from drivers.emulated.simt.values import LANES, Build, Value, llvm_type
+from drivers.emulated.simt.values import Build, Value
 
-SCC = 253
-VECTOR = f"<{LANES} x i32>"
+EXEC, SCC = 126, 253
 
 
 @dataclass(eq=False)
@@ -39,36 +38,42 @@ class VectorState:
 
 @dataclass
 class Registers(Build):
-    """The build of one block, with its registers. Slots are `%v0`, `%s0`, `%scc` and so on."""
+    """The build of one block, with its registers. Slots are `%v0`, `%s0`, `%scc` and so on.
 
-    exec_index: int = 126
+    A mask of lanes is one scalar register in a wave of 32 lanes, a pair in one of 64.
+    """
+
+    wave_size: int = 32
+    exec_index: int = EXEC
     exec_full: bool = False
     """Whether EXEC is known to have all its bits set."""
     vectors: dict[int, VectorState] = field(default_factory=dict)
     wide: dict[int, Value] = field(default_factory=dict)
-    """64-bit values (u64, 32 lanes) of pairs of vector registers, while both are current."""
+    """64-bit values (u64, for each lane) of pairs of vector registers, while both are current."""
     scalars: dict[int, Value] = field(default_factory=dict)
     wide_scalars: dict[int, Value] = field(default_factory=dict)
     masks: dict[int, Value] = field(default_factory=dict)
-    """Scalar registers as truth values of 32 lanes."""
+    """Scalar registers (or pairs, by their first) as one truth value for each lane."""
     splats: dict[tuple[str, str], Value] = field(default_factory=dict)
     written_scalars: set[int] = field(default_factory=set)
     vector_uses: set[int] = field(default_factory=set)
     scalar_uses: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        Build.__init__(self)
+        Build.__init__(self, self.wave_size)
+        self.exec_registers = range(self.exec_index, self.exec_index + self.wave_size // 32)
+        self.bits_type = f"u{self.wave_size}"
 
     # ---- scalar registers ----
     def scalar(self, index: int) -> Value:
         """A scalar register as u32 (SCC as m1)."""
         known = self.scalars.get(index)
         if known is None:
-            if index == self.exec_index and self.exec_full:
+            if self.exec_full and index in self.exec_registers:
                 known = self.constant("u32", 0xFFFFFFFF, False)
             else:
                 type = "m1" if index == SCC else "u32"
-                text = self.emit(f"load {llvm_type(type, False)}, ptr %s{index}")
+                text = self.emit(f"load {self.spell(type, False)}, ptr %s{index}")
                 known = Value(self, text, type, False)
                 self.scalar_uses.add(index)
             self.scalars[index] = known
@@ -87,6 +92,8 @@ class Registers(Build):
         self.scalars[index] = value
         self.written_scalars.add(index)
         self.masks.pop(index, None)
+        if self.wave_size == 64:
+            self.masks.pop(index - 1, None)
         self.wide_scalars.pop(index, None)
         self.wide_scalars.pop(index - 1, None)
 
@@ -97,21 +104,32 @@ class Registers(Build):
         self.set_scalar(index + 1, (value >> 32).to("u32"))
         self.wide_scalars[index] = value
 
+    def bits(self, index: int) -> Value:
+        """A mask of lanes as an integer of that many bits."""
+        return self.scalar(index) if self.wave_size == 32 else self.scalar_pair(index)
+
+    def set_bits(self, index: int, value: Value) -> None:
+        """Writes a mask of lanes from such an integer."""
+        if self.wave_size == 32:
+            self.set_scalar(index, value)
+        else:
+            self.set_scalar_pair(index, value)
+
     def mask(self, index: int) -> Value:
-        """A scalar register as one truth value for each lane."""
+        """A mask of lanes as one truth value for each lane."""
         known = self.masks.get(index)
         if known is None:
-            bits = self.scalar(index)
-            text = self.emit(f"bitcast i32 {bits.text} to <{LANES} x i1>")
+            bits = self.bits(index)
+            text = self.emit(f"bitcast {bits.llvm} {bits.text} to {self.spell('m1')}")
             known = self.masks[index] = Value(self, text, "m1", True)
         return known
 
     def set_mask(self, index: int, value: Value) -> None:
-        """Writes a scalar register from truth values; lanes outside EXEC become 0."""
+        """Writes a mask of lanes from truth values; lanes outside EXEC become 0."""
         if not self.exec_full:
             value = value & self.mask(self.exec_index)
-        text = self.emit(f"bitcast <{LANES} x i1> {value.text} to i32")
-        self.set_scalar(index, Value(self, text, "u32", False))
+        text = self.emit(f"bitcast {value.llvm} {value.text} to i{self.wave_size}")
+        self.set_bits(index, Value(self, text, self.bits_type, False))
         self.masks[index] = value
 
     def splat(self, value: Value) -> Value:
@@ -119,10 +137,11 @@ class Registers(Build):
         key = (value.text, value.type)
         known = self.splats.get(key)
         if known is None:
-            vector = llvm_type(value.type, True)
+            vector = self.spell(value.type)
             one = self.emit(f"insertelement {vector} poison, {value.llvm} {value.text}, i64 0")
             text = self.emit(
-                f"shufflevector {vector} {one}, {vector} poison, <{LANES} x i32> zeroinitializer"
+                f"shufflevector {vector} {one}, {vector} poison, "
+                f"{self.spell('u32')} zeroinitializer"
             )
             known = self.splats[key] = Value(self, text, value.type, True)
         return known
@@ -132,11 +151,13 @@ class Registers(Build):
         """EXEC as truth values, None where it is known to be full."""
         return None if self.exec_full else self.mask(self.exec_index)
 
+    def _loaded(self, index: int) -> Value:
+        return self.value(f"load {self.spell('u32')}, ptr %v{index}", "u32", True)
+
     def _state(self, index: int) -> VectorState:
         known = self.vectors.get(index)
         if known is None:
-            text = self.emit(f"load {VECTOR}, ptr %v{index}")
-            value = Value(self, text, "u32", True)
+            value = self._loaded(index)
             known = self.vectors[index] = VectorState({"u32": value}, written=False)
             self.vector_uses.add(index)
         return known
@@ -159,8 +180,7 @@ class Registers(Build):
         while state.mask is not None:
             chain.append(state)
             if state.base is None:
-                text = self.emit(f"load {VECTOR}, ptr %v{index}")
-                state.base = VectorState({"u32": Value(self, text, "u32", True)}, written=False)
+                state.base = VectorState({"u32": self._loaded(index)}, written=False)
                 self.vector_uses.add(index)
             state = state.base
         value = state.views["u32"]
@@ -213,7 +233,7 @@ class Registers(Build):
                 self.merge(index)
             state = self.vectors[index]
             if state.written:
-                self.do(f"store {VECTOR} {state.views['u32'].text}, ptr %v{index}")
+                self.do(f"store {self.spell('u32')} {state.views['u32'].text}, ptr %v{index}")
         for index in sorted(scalars & self.written_scalars):
             value = self.scalars[index]
             self.do(f"store {value.llvm} {value.text}, ptr %s{index}")

@@ -17,9 +17,10 @@ scalar.count JOB_SCALAR_COUNT
 id.x JOB_ID_X
 id.y JOB_ID_Y
 id.z JOB_ID_Z
-vector.count JOB_VECTOR_COUNT
+vector.bytes JOB_VECTOR_BYTES
 budget JOB_BUDGET
 tail.exec JOB_TAIL_EXEC
+full.exec JOB_FULL_EXEC
 scratch.bytes JOB_SCRATCH_WAVE_BYTES
 stride JOB_STATE_STRIDE
 mode JOB_FLOAT_MODE
@@ -76,10 +77,11 @@ define internal i32 @wave_step(ptr %context, ptr %job, ptr %state, i64 %wave, i6
                                i32 %resume, i64 %budget) {{
 {_field("tail", "job", layout.JOB_TAIL, "ptr")}{_field("full", "job", layout.JOB_FULL, "ptr")}
 {_field("tail.exec", "job", layout.JOB_TAIL_EXEC)}
+{_field("full.exec", "job", layout.JOB_FULL_EXEC)}
   %budget.at = getelementptr i8, ptr %context, i64 {layout.CONTEXT_BUDGET}
   store i64 %budget, ptr %budget.at
   %is.last = icmp eq i64 %wave, %last
-  %partial = icmp ne i64 %tail.exec, {0xFFFFFFFF}
+  %partial = icmp ne i64 %tail.exec, %full.exec
   %use.tail = and i1 %is.last, %partial
   %kernel = select i1 %use.tail, ptr %tail, ptr %full
   %result = call i32 %kernel(ptr %state, ptr %context, i32 %resume)
@@ -117,7 +119,6 @@ entry:
   %wave.at = getelementptr i8, ptr %context, i64 {layout.CONTEXT_WAVE}
   %scratch.at.now = getelementptr i8, ptr %context, i64 {layout.CONTEXT_SCRATCH}
   %last = sub i64 %waves, 1
-  %vector.bytes = mul i64 %vector.count, 128
 {set_mode}
   br label %take
 take:
@@ -166,10 +167,9 @@ lanes:
   br i1 %j.more, label %lanes, label %launch
 launch:
   %is.last = icmp eq i64 %w, %last
-  %exec.wide = select i1 %is.last, i64 %tail.exec, i64 {0xFFFFFFFF}
-  %exec = trunc i64 %exec.wide to i32
+  %exec = select i1 %is.last, i64 %tail.exec, i64 %full.exec
   %exec.at = getelementptr i32, ptr %state, i64 126
-  store i32 %exec, ptr %exec.at
+  store i64 %exec, ptr %exec.at
   %number = add i64 %wave.base, %w
   store i64 %number, ptr %wave.at
   %own.0 = mul i64 %w, %scratch.bytes

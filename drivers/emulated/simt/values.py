@@ -1,6 +1,6 @@
 """LLVM IR written through values with operators, so that semantics read like arithmetic.
 
-A Value is a scalar or one value for each of 32 lanes. Its type is a letter and a width: `f32`
+A Value is a scalar or one value for each lane of a wave. Its type is a letter and a width: `f32`
 float, `i32` signed, `u32` and `b32` unsigned, `m1` a truth value. Operators follow the type:
 `>>` on `i32` keeps the sign, `<` on `u32` compares without one. Numbers become constants.
 """
@@ -8,17 +8,16 @@ float, `i32` signed, `u32` and `b32` unsigned, `m1` a truth value. Operators fol
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-LANES = 32
 _FLOAT = {16: "half", 32: "float", 64: "double"}
 
 
-def llvm_type(type: str, lanes: bool) -> str:
-    """`f32` → `float` or `<32 x float>`."""
+def llvm_type(type: str, lanes: int = 0) -> str:
+    """`f32` → `float`, or `<32 x float>` of 32 lanes."""
     width = int(type[1:])
     scalar = _FLOAT[width] if type[0] == "f" else f"i{width}"
-    return f"<{LANES} x {scalar}>" if lanes else scalar
+    return f"<{lanes} x {scalar}>" if lanes else scalar
 
 
 def float_bits(value: float, width: int) -> int:
@@ -45,9 +44,12 @@ def constant_text(type: str, bits: int) -> str:
 
 
 class Build:
-    """The text of a function under construction."""
+    """The text of a function under construction, for waves of `wave_size` lanes."""
 
-    def __init__(self) -> None:
+    wave_size: int
+
+    def __init__(self, wave_size: int = 32) -> None:
+        self.wave_size = wave_size
         self.lines: list[str] = []
         self.declarations: set[str] = set()
         self.prefix = "%t"
@@ -72,11 +74,21 @@ class Build:
         """The result of an instruction, as a Value."""
         return Value(self, self.emit(text), type, lanes)
 
+    def spell(self, type: str, lanes: bool = True) -> str:
+        """A type in LLVM's spelling: of one value for each lane, or of a scalar."""
+        return llvm_type(type, self.wave_size if lanes else 0)
+
+    def each_lane(self, type: str, values: Iterable[int]) -> Value:
+        """A constant whose bits differ from lane to lane."""
+        scalar = llvm_type(type)
+        parts = ", ".join(f"{scalar} {constant_text(type, bits)}" for bits in values)
+        return Value(self, f"<{parts}>", type, True)
+
     def constant(self, type: str, bits: int, lanes: bool) -> Value:
         """A constant given by its bits."""
         text = constant_text(type, bits)
         if lanes:
-            text = f"splat ({llvm_type(type, False)} {text})"
+            text = f"splat ({llvm_type(type)} {text})"
         return Value(self, text, type, lanes)
 
     def number(self, type: str, number: float, lanes: bool) -> Value:
@@ -88,9 +100,9 @@ class Build:
     def call(self, function: str, type: str, lanes: bool, *arguments: Value | str) -> Value:
         """Calls an LLVM intrinsic; `function` has `$` where its overloaded type stands."""
         width = type[0].replace("u", "i").replace("b", "i").replace("m", "i") + type[1:]
-        name = function.replace("$", f"v{LANES}{width}" if lanes else width)
+        name = function.replace("$", f"v{self.wave_size}{width}" if lanes else width)
         given = [a if isinstance(a, str) else f"{a.llvm} {a.text}" for a in arguments]
-        result = llvm_type(type, lanes)
+        result = self.spell(type, lanes)
         kinds = ", ".join(g.rsplit(" ", 1)[0] if isinstance(a, str) else a.llvm
                           for g, a in zip(given, arguments, strict=True))
         self.declarations.add(f"declare {result} @{name}({kinds})")
@@ -98,7 +110,7 @@ class Build:
 
 
 class Value:
-    """A scalar or a value of 32 lanes in the function that `build` makes."""
+    """A scalar or a value for each lane in the function that `build` makes."""
 
     __slots__ = ("build", "lanes", "text", "type")
 
@@ -108,7 +120,7 @@ class Value:
     @property
     def llvm(self) -> str:
         """Its type in LLVM's spelling."""
-        return llvm_type(self.type, self.lanes)
+        return self.build.spell(self.type, self.lanes)
 
     @property
     def width(self) -> int:
@@ -232,20 +244,21 @@ class Value:
         """The same bits, called another type of the same width."""
         if type == self.type:
             return self
-        if llvm_type(type, False) == llvm_type(self.type, False):
+        if llvm_type(type) == llvm_type(self.type):
             return Value(self.build, self.text, type, self.lanes)
+        target = self.build.spell(type, self.lanes)
         return self.build.value(
-            f"bitcast {self.llvm} {self.text} to {llvm_type(type, self.lanes)}", type, self.lanes
+            f"bitcast {self.llvm} {self.text} to {target}", type, self.lanes
         )
 
     def to(self, type: str) -> Value:
         """The same number in another type; integers are cut or extended by their own sign."""
-        wide, target = int(type[1:]), llvm_type(type, self.lanes)
+        wide, target = int(type[1:]), self.build.spell(type, self.lanes)
         if self.is_float and type[0] == "f":
             operation = "fpext" if wide > self.width else "fptrunc"
         elif self.is_float:
             name = f"llvm.fpto{'s' if type[0] == 'i' else 'u'}i.sat"
-            suffix = f"v{LANES}" if self.lanes else ""
+            suffix = f"v{self.build.wave_size}" if self.lanes else ""
             return self.build.call(
                 f"{name}.{suffix}i{wide}.{suffix}f{self.width}", type, self.lanes, self
             )

@@ -1,4 +1,4 @@
-"""Small kernels for gfx1100 from LLVM IR, and their launch on the translator."""
+"""Small kernels from LLVM IR for AMD GPUs, and their launch on the translator."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ class Kernel:
     group_ids: tuple[int, int, int]
     float_mode: int
     assembly: str
+    gfx: str
+    wave_size: int
 
     @property
     def entry(self) -> int:
@@ -42,18 +44,20 @@ class Kernel:
 
 
 @functools.cache
-def _machine():
+def _machine(gfx: str, wave_size: int):
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     return llvm.Target.from_triple("amdgcn-amd-amdhsa").create_target_machine(
-        cpu="gfx1100", opt=3, reloc="pic"
+        cpu=gfx, features=f"+wavefrontsize{wave_size}", opt=3, reloc="pic"
     )
 
 
 @functools.cache
-def compile_kernel(text: str, attributes: str = "", level: int = 3) -> Kernel:
+def compile_kernel(
+    text: str, attributes: str = "", level: int = 3, gfx: str = "gfx1100", wave_size: int = 32
+) -> Kernel:
     """Compiles the one kernel of `text`, whose attribute group #0 is made here."""
-    machine = _machine()
+    machine = _machine(gfx, wave_size)
     text += PRELUDE + f'attributes #0 = {{ "uniform-work-group-size"="true" {attributes} }}\n'
     module = llvm.parse_assembly(text, llvm.create_context())
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
@@ -76,7 +80,8 @@ def compile_kernel(text: str, attributes: str = "", level: int = 3) -> Kernel:
     following = iter(range(user, 128))
     ids = tuple(next(following) if rsrc2 >> bit & 1 else -1 for bit in (7, 8, 9))
     buffer = ctypes.create_string_buffer(size + 512)
-    kernel = Kernel(buffer, user, lds, scratch, ids, rsrc1 >> 12 & 0xFF, assembly)
+    kernel = Kernel(buffer, user, lds, scratch, ids, rsrc1 >> 12 & 0xFF, assembly,
+                    gfx, wave_size)
     ctypes.memmove(kernel.entry, bytes(code[start : start + size]), size)
     return kernel
 
@@ -113,6 +118,6 @@ def launch(
         entry=kernel.entry, scalars=(kernarg & 0xFFFFFFFF, kernarg >> 32),
         group_ids=kernel.group_ids, block=block, grid=grid, memory=tuple(ranges),
         lds_bytes=kernel.lds_bytes, scratch_bytes=kernel.scratch_bytes,
-        float_mode=kernel.float_mode, **fields,
+        float_mode=kernel.float_mode, gfx=kernel.gfx, wave_size=kernel.wave_size, **fields,
     )
     return (on or engine()).run(dispatch)
