@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from drivers.emulated.simt import amd
+from drivers.emulated.simt import amd, amd_memory, rdna_decode
 from drivers.emulated.simt.instruction import Instruction, UnknownInstruction
 
 Flow = tuple[tuple[int, ...], bool]
@@ -28,7 +28,7 @@ class Architecture:
 
 
 RDNA3 = Architecture(
-    rdna3_decode.decode, rdna3.flow, rdna3.full_after, rdna3_memory.kind_of, amd.Translator,
+    rdna_decode.decode, amd.flow, amd.full_after, amd_memory.kind_of, amd.Translator,
     wave_sizes=(32, 64), vector_registers=256,
 )
 ARCHITECTURES = {"gfx1100": RDNA3}

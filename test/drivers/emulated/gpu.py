@@ -7,6 +7,7 @@ import functools
 import io
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -24,6 +25,17 @@ declare void @llvm.amdgcn.s.barrier()
 """
 
 
+class Target(NamedTuple):
+    """What kernels are compiled for."""
+
+    gfx: str
+    wave_size: int
+
+
+target = Target("gfx1100", 32)
+"""The one that `compile_kernel` takes when it is given none."""
+
+
 @dataclass
 class Kernel:
     """Machine code with its descriptor's figures; kept at a fixed place in memory."""
@@ -35,8 +47,7 @@ class Kernel:
     group_ids: tuple[int, int, int]
     float_mode: int
     assembly: str
-    gfx: str
-    wave_size: int
+    target: Target
 
     @property
     def entry(self) -> int:
@@ -44,20 +55,22 @@ class Kernel:
 
 
 @functools.cache
-def _machine(gfx: str, wave_size: int):
+def _machine(target: Target):
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     return llvm.Target.from_triple("amdgcn-amd-amdhsa").create_target_machine(
-        cpu=gfx, features=f"+wavefrontsize{wave_size}", opt=3, reloc="pic"
+        cpu=target.gfx, features=f"+wavefrontsize{target.wave_size}", opt=3, reloc="pic"
     )
 
 
-@functools.cache
-def compile_kernel(
-    text: str, attributes: str = "", level: int = 3, gfx: str = "gfx1100", wave_size: int = 32
-) -> Kernel:
+def compile_kernel(text: str, attributes: str = "", level: int = 3) -> Kernel:
     """Compiles the one kernel of `text`, whose attribute group #0 is made here."""
-    machine = _machine(gfx, wave_size)
+    return _compile(text, attributes, level, target)
+
+
+@functools.cache
+def _compile(text: str, attributes: str, level: int, target: Target) -> Kernel:
+    machine = _machine(target)
     text += PRELUDE + f'attributes #0 = {{ "uniform-work-group-size"="true" {attributes} }}\n'
     module = llvm.parse_assembly(text, llvm.create_context())
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
@@ -81,7 +94,7 @@ def compile_kernel(
     ids = tuple(next(following) if rsrc2 >> bit & 1 else -1 for bit in (7, 8, 9))
     buffer = ctypes.create_string_buffer(size + 512)
     kernel = Kernel(buffer, user, lds, scratch, ids, rsrc1 >> 12 & 0xFF, assembly,
-                    gfx, wave_size)
+                    target)
     ctypes.memmove(kernel.entry, bytes(code[start : start + size]), size)
     return kernel
 
@@ -118,6 +131,6 @@ def launch(
         entry=kernel.entry, scalars=(kernarg & 0xFFFFFFFF, kernarg >> 32),
         group_ids=kernel.group_ids, block=block, grid=grid, memory=tuple(ranges),
         lds_bytes=kernel.lds_bytes, scratch_bytes=kernel.scratch_bytes,
-        float_mode=kernel.float_mode, gfx=kernel.gfx, wave_size=kernel.wave_size, **fields,
+        float_mode=kernel.float_mode, **kernel.target._asdict(), **fields,
     )
     return (on or engine()).run(dispatch)

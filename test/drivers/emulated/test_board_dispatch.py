@@ -41,7 +41,7 @@ end:
   ret void
 }
 """
-SHADER_EN, FORCE_START, W32 = 1 << 0, 1 << 2, 1 << 15
+SHADER_EN, FORCE_START, THREAD_DIMENSIONS, W32 = 1 << 0, 1 << 2, 1 << 5, 1 << 15
 
 
 def register(name: str) -> int:
@@ -161,7 +161,7 @@ def test_code_that_may_not_be_executed_is_a_fault(launcher: Launcher) -> None:
     ("change", "reason"),
     [
         ({"initiator": 0}, "enables no shader"),
-        ({"initiator": SHADER_EN | FORCE_START}, "lanes"),  # waves of 64 are not translated
+        ({"initiator": SHADER_EN | FORCE_START | W32 | THREAD_DIMENSIONS}, "no whole workgroups"),
     ],
 )
 def test_dispatches_that_are_refused(

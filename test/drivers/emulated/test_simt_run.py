@@ -1,4 +1,4 @@
-"""Kernels for gfx1100 run on the translator, judged by NumPy."""
+"""Kernels for AMD GPUs run on the translator, judged by NumPy."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ from drivers.emulated.simt.engine import Engine, MemoryRange
 from drivers.emulated.simt.instruction import UnknownInstruction
 from drivers.system import RealSystem
 from test.drivers.emulated import gpu
+
+TARGETS = (gpu.Target("gfx1100", 32), gpu.Target("gfx1100", 64))
+
+
+@pytest.fixture(params=TARGETS, ids=lambda t: f"{t.gfx}-wave{t.wave_size}", autouse=True)
+def target(request, monkeypatch):
+    """What the kernels of a test are compiled for."""
+    monkeypatch.setattr(gpu, "target", request.param)
+    return request.param
+
 
 HEAD = """
 define amdgpu_kernel void @k({params}) #0 {{
@@ -646,7 +656,7 @@ def test_an_access_out_of_range_is_a_fault_with_its_address():
         fault = gpu.launch(kernel, (16, 1, 1), (64, 1, 1), out, x, y, N, memory=ranges(short))
         assert (fault.kind, fault.access) == ("memory", access)
         assert fault.address == short.ctypes.data + short.nbytes - 512
-        assert fault.wave == (N - 128) // 32
+        assert fault.wave == (N - 128) // gpu.target.wave_size
         assert kernel.entry <= fault.pc < kernel.entry + 256
     assert gpu.launch(kernel, (16, 1, 1), (64, 1, 1), out, x, y, N) is None
 
