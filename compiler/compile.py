@@ -39,7 +39,8 @@ def compile_kernel(ast: Node, target: Target, debug: int = 0) -> CodeObject:
     return code
 
 
-def _compile(ast: Node, target: Target, debug: int) -> CodeObject:
+def linear_kernel(ast: Node, target: Target, debug: int = 0) -> LinearKernel:
+    """The instructions of ASSIGN(view of PARAM 0, value), as the target's renderer gets them."""
     scalar = lower(ast)
     scalar = ScalarKernel(decompose(scalar.store, target), scalar.ranges)
     plan = optimise(scalar, target)
@@ -50,6 +51,11 @@ def _compile(ast: Node, target: Target, debug: int) -> CodeObject:
     linear = _with_every_buffer(linearise(plan), ast)
     if debug >= 6:
         _print_nodes("instructions", linear.body)
+    return linear
+
+
+def _compile(ast: Node, target: Target, debug: int) -> CodeObject:
+    linear = linear_kernel(ast, target, debug)
     code = build(linear, target)
     if debug >= 4:
         print(code.source)

@@ -8,7 +8,8 @@ Every library runs in the same process on the same inputs and the same number of
 change from call to call, results are compared with NumPy's, and a call counts as finished when
 its result could be read. The libraries take turns within each row, so that a change in the
 machine's load meets all of them. Times are medians; `×` columns are the other library's time
-divided by tinyhw's, so above 1 tinyhw is faster.
+divided by tinyhw's, so above 1 tinyhw is faster. `host` stands in the rows of the emulated board
+alone: the same scheduled kernel compiled for this processor (`bench_emulated.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
 )
-LIBRARIES = ("tinyhw", "numpy", "torch", "tinygrad")
+LIBRARIES = ("tinyhw", "numpy", "torch", "tinygrad", "host")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+import bench_emulated
 from bench_libraries import Array, Function, Library, Tiny
 from bench_measure import Cell, Contender, Row, TimedRow
 from bench_training import TrainingStep
@@ -382,4 +383,8 @@ def rows() -> list[Row]:
         ChildRow("new kernel, cached on disk", "new-kernel", libraries=tiny, warm_cache=True),
         ChildRow("peak memory of MNIST training", "peak-memory", "MB", ("tinyhw", "torch"), 1),
         ChildRow("memory kept by 100,000 replays", "replay-growth", "MB", ours, 1),
+        *bench_emulated.rows(),
+        ChildRow("emulated translation of an instruction", "translation", libraries=ours),
+        ChildRow("emulated board, start to result", "board-start", libraries=ours, warm_cache=True),
+        ChildRow("emulated board, idle", "board-memory", "MB", ours, 1, warm_cache=True),
     ]

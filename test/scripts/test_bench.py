@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,12 +17,14 @@ from bench_libraries import NumPy
 from bench_measure import Cell, Contender, Report, Row, TimedRow, shown, take_turn
 from bench_rows import ArrayRow, convolved, rows, run_child
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "bench.py"
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "scripts" / "bench.py"
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(SCRIPT), *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=120,
@@ -35,7 +38,7 @@ def test_rows_have_distinct_names() -> None:
 
 
 def test_json_holds_a_median_for_each_row_asked_for() -> None:
-    done = bench("--libraries", "numpy", "--only", "sum|replay of", "--seconds", "0.02", "--json")
+    done = bench("--libraries", "numpy", "--only", "^sum|^replay of", "--seconds", "0.02", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert [row["name"] for row in report["rows"]] == [
