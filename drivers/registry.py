@@ -8,7 +8,7 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from drivers.device import Device
 from drivers.errors import DeviceNotAvailable, HardwareError, UnknownDevice
@@ -16,6 +16,9 @@ from drivers.memory import CachePolicy
 from drivers.native.image import ARCHITECTURES, host_arch
 from drivers.system import System
 from drivers.timeline import DEFAULT_TIMEOUT_MS
+
+if TYPE_CHECKING:
+    from drivers.emulated.system import EmulatedSystem
 
 INSTANCE_LIMIT = 16
 
@@ -70,7 +73,7 @@ def _open_processor(compiler: str) -> Callable[..., Device]:
 OFF = ("", "0")
 
 
-def _emulated() -> str:
+def _emulated_boards() -> str:
     """What EMULATE asks for: a description of boards, or '' for the hardware."""
     asked = os.environ.get("EMULATE", "")
     return "" if asked in OFF else asked
@@ -79,26 +82,29 @@ def _emulated() -> str:
 def _amd_missing() -> tuple[str, str]:
     from drivers.amd.abi import KFD_NODE, MISSING_REMEDY, missing_node
 
-    if _emulated() or os.path.exists(KFD_NODE):
+    if _emulated_boards() or os.path.exists(KFD_NODE):
         return "", ""
     return missing_node(), MISSING_REMEDY
 
 
 @functools.cache
-def _board(description: str, process: int) -> System:
+def _board(description: str, process: int) -> EmulatedSystem:
     """The emulated boards of this process; devices that are opened again find them as they were."""
     from drivers.emulated.system import EmulatedSystem
 
     return EmulatedSystem() if description == "1" else EmulatedSystem(description)
 
 
+def emulated_system() -> EmulatedSystem | None:
+    """The emulated boards that EMULATE asks for; None for the hardware."""
+    asked = _emulated_boards()
+    return _board(asked, os.getpid()) if asked else None
+
+
 def _open_amd(name: str, *, system: System | None = None, **options: Any) -> Device:
     from drivers.amd.device import AmdDevice
 
-    asked = _emulated()
-    if system is None and asked:
-        system = _board(asked, os.getpid())
-    return AmdDevice(name, system=system, **options)
+    return AmdDevice(name, system=system or emulated_system(), **options)
 
 
 BACKENDS: dict[str, Backend] = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from autogen import amdhsa
 from compiler.code_object import CodeObject
@@ -20,9 +20,8 @@ from drivers.errors import ArgumentMismatch, MalformedInput
 from drivers.queue import Program
 
 if TYPE_CHECKING:
-    from drivers.amd.device import AmdDevice
     from drivers.amd.generations import Generation
-    from drivers.memory import Storage
+    from drivers.memory import Allocator, Storage
 
 CODE_ALIGNMENT: Final = 256  # COMPUTE_PGM_LO holds the address >> 8
 _PREFETCH_BYTES: Final = 256  # instructions are fetched beyond the last one
@@ -40,6 +39,26 @@ _USER_SGPRS: Final = (
     ("FLAT_SCRATCH_INIT", 2, "scratch"),
     ("PRIVATE_SEGMENT_SIZE", 1, "scratch size"),
 )
+
+
+class Loader(Protocol):
+    """What loading a kernel needs of a device."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def generation(self) -> Generation:
+        """Its registers and packets."""
+
+    @property
+    def allocator(self) -> Allocator:
+        """Executable memory that the host writes."""
+
+    @property
+    def local_bytes(self) -> int:
+        """Local memory of one block."""
 
 
 class Descriptor:
@@ -77,7 +96,7 @@ class Launch:
 class AmdProgram(Program):
     """A kernel in a GPU's memory."""
 
-    def __init__(self, device: AmdDevice, code: CodeObject) -> None:
+    def __init__(self, device: Loader, code: CodeObject) -> None:
         self.code, self.device_name = code, device.name
         self.descriptor = _checked(device, code)
         storage = device.allocator.allocate(len(code.image) + CODE_ALIGNMENT + _PREFETCH_BYTES)
@@ -99,7 +118,7 @@ class AmdProgram(Program):
         return f"<Program {self.name} at {self.entry_address:#x}>"
 
 
-def _checked(device: AmdDevice, code: CodeObject) -> Descriptor:
+def _checked(device: Loader, code: CodeObject) -> Descriptor:
     """The descriptor, if the code object is one for this device that does not contradict itself."""
     arch, size = device.generation.name, len(code.image)
 
