@@ -48,12 +48,13 @@ def same(
     gradient: bool = True,
     rtol: float = 1e-5,
     atol: float = 1e-6,
+    device: str | None = None,
 ) -> None:
     """`ours` of Tensors gives what `theirs` (the same function by default) gives of torch's.
 
     Each float input gets a gradient from a fixed weighting of the output's elements.
     """
-    a = [Tensor(x) for x in arrays]
+    a = [Tensor(x, device=device) for x in arrays]
     b = [torch.tensor(x) for x in arrays]
     for ta, tb in zip(a, b, strict=True):
         if gradient and tb.is_floating_point():
@@ -63,7 +64,7 @@ def same(
     results = [(found, expected)]
     if gradient and expected.requires_grad:
         weight = floats(*expected.shape, seed=99, low=0.5, high=1.5).astype(found.dtype.name)
-        found.backward(Tensor(weight))
+        found.backward(Tensor(weight, device=device))
         expected.backward(torch.tensor(weight))
         results += [(ta.grad, tb.grad) for ta, tb in zip(a, b, strict=True) if tb.requires_grad]
     Tensor.realize(*(ours_ for ours_, _ in results if ours_ is not None))
