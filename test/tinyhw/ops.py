@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -263,8 +263,15 @@ case("zeros_like and ones_like", lambda t: t.zeros_like() + t.ones_like() * 3, x
      theirs=lambda t: torch.zeros_like(t) + torch.ones_like(t) * 3, gradient=False)
 case("full_like", lambda t: t.full_like(4) * t, x(),
      theirs=lambda t: torch.full_like(t, 4) * t, gradient=False)
-case("special values",
-     lambda t: (t.exp() + t.sqrt()) * t.abs() - t.maximum(0.5),
-     np.array([0.0, -0.0, 1, -1, math.inf, -math.inf, math.nan, 1e-40, 3e38], np.float32),
-     theirs=lambda t: (t.exp() + t.sqrt()) * t.abs() - t.maximum(torch.tensor(0.5)),
-     gradient=False)
+_SPECIAL = np.array([0.0, -0.0, 1, -1, 0.5, -2.5, math.inf, -math.inf, math.nan, 1e-40, 3e38],
+                    np.float32)
+for _name in ("exp", "exp2", "log", "log2", "sqrt", "abs", "neg", "trunc", "floor", "ceil", "round",
+              "relu", "sigmoid", "tanh", "reciprocal"):  # fmt: skip
+    method(_name, _SPECIAL, gradient=False)
+    OPS[-1] = replace(OPS[-1], name=f"{_name} of special values")
+for _name in ("add", "mul", "maximum", "minimum", "pow"):
+    method(_name, _SPECIAL[:, None], _SPECIAL, gradient=False)
+    OPS[-1] = replace(OPS[-1], name=f"{_name} of special values")
+_ANY = np.random.default_rng(5).integers(0, 1 << 32, 4000, dtype=np.uint32).view(np.float32)
+case("division of any floats", lambda a, b: a / b, _ANY, np.ascontiguousarray(_ANY[::-1]),
+     gradient=False, rtol=2e-7, atol=0)

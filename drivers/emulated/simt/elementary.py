@@ -53,7 +53,7 @@ def log2(x: Value) -> Value:
     result = fraction.fma(fraction.polynomial(_LOG2), exponent)
     result = x.equals(float("inf")).select(x, result)
     result = x.equals(0.0).select(float("-inf"), result)
-    return x.fcmp("uge", x.like(0.0)).select(result, x.like(float("nan")))
+    return (x >= 0.0).select(result, x.like(float("nan")))
 
 
 def sin_turns(x: Value) -> Value:
@@ -155,7 +155,8 @@ def div_scale(x: Value, denominator: Value, numerator: Value) -> tuple[Value, Va
     result = (numerator_exponent <= small).select(up, x)
     result = quotient_denormal.select(is_numerator.select(up, x), result)
     result = inverse_denormal.select(down, result)
-    result = both.select(is_denominator.select(up, x), result)
+    # The documents scale the denominator up here, which overflows: for them 1/x is never that small.
+    result = both.select(is_denominator.select(down, x), result)
     result = denormal.select(up, result)
     result = large.select(is_denominator.select(up, x), result)
     zero = denominator.equals(0.0) | numerator.equals(0.0)
@@ -167,8 +168,12 @@ def div_scale(x: Value, denominator: Value, numerator: Value) -> tuple[Value, Va
 def div_fmas(a: Value, b: Value, c: Value, undo: Value) -> Value:
     """a × b + c, scaled back where div_scale asked for it."""
     _, by, _, bias = _SCALE[a.width]
-    result = a.fma(b, c)
     high = exponent_of(c) > bias + 1
+    if a.width == 32:  # the scaled sum is rounded once: float64 has room for it
+        exact = a.to("f64").fma(b.to("f64"), c.to("f64"))
+        scale = undo.select(high.select(2.0**by, exact.like(2.0**-by)), exact.like(1.0))
+        return (exact * scale).to("f32")
+    result = a.fma(b, c)
     return undo.select(high.select(result * 2.0**by, result * 2.0**-by), result)
 
 
@@ -180,6 +185,7 @@ def div_fixup(quotient: Value, denominator: Value, numerator: Value) -> Value:
     bits = f"u{quotient.width}"
     sign_bits = denominator.as_type(bits) ^ numerator.as_type(bits)
     signed = quotient.abs()
+    signed = (signed < infinity).select(signed, infinity)  # the steps overflow to infinity or NaN
     signed = (inf_d | zero_n).select(0.0, signed)
     signed = (zero_d | inf_n).select(infinity, signed)
     result = signed.intrinsic("copysign", sign_bits.as_type(quotient.type))
