@@ -155,7 +155,7 @@ def div_scale(x: Value, denominator: Value, numerator: Value) -> tuple[Value, Va
     result = (numerator_exponent <= small).select(up, x)
     result = quotient_denormal.select(is_numerator.select(up, x), result)
     result = inverse_denormal.select(down, result)
-    # The documents scale the denominator up here, which overflows: for them 1/x is never that small.
+    # The documents scale the denominator up here, which would overflow.
     result = both.select(is_denominator.select(down, x), result)
     result = denormal.select(up, result)
     result = large.select(is_denominator.select(up, x), result)
