@@ -12,7 +12,7 @@ from tinyhw.errors import DeviceError, SettingError
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch):
-    for name in drivers.DEVICE_NAMES:
+    for name in (*drivers.DEVICE_NAMES, "EMULATE"):
         monkeypatch.delenv(name, raising=False)
 
 

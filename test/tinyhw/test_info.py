@@ -13,7 +13,8 @@ from tinyhw.__main__ import main
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if k not in drivers.DEVICE_NAMES}
+    chosen = (*drivers.DEVICE_NAMES, "EMULATE")
+    environment = {k: v for k, v in os.environ.items() if k not in chosen}
     command = [sys.executable, "-m", "tinyhw", *arguments]
     return subprocess.run(
         command, env={**environment, **variables}, capture_output=True, text=True
