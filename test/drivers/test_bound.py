@@ -95,8 +95,6 @@ def test_vars_for_points(device):
 
 
 def test_one_var_in_several_places_and_types(device):
-    if not device.target.is_cpu:
-        pytest.xfail("the emulated board does not know DMA_DATA (nvd.h, 0x50) yet")
     out = device.alloc(8 * 8)
     words(out)[:] = memoryview(bytes(64)).cast("q")
     add = device.load(kernels.add_number(device.target))

@@ -43,6 +43,14 @@ COPY_DATA = {
     "pq_exe_status": (1, 29, 1), "src_lo": (2, 0, 32), "src_hi": (3, 0, 32),
     "dst_lo": (4, 0, 32), "dst_hi": (5, 0, 32),
 }
+# nvd.h, PACKET3_DMA_DATA: selectors, then flags of the last dword.
+DMA_DATA = {
+    "engine": (1, 0, 1), "src_cache_policy": (1, 13, 2), "dst_sel": (1, 20, 2),
+    "dst_cache_policy": (1, 25, 2), "src_sel": (1, 29, 2), "cp_sync": (1, 31, 1),
+    "src_lo": (2, 0, 32), "src_hi": (3, 0, 32), "dst_lo": (4, 0, 32), "dst_hi": (5, 0, 32),
+    "byte_count": (6, 0, 26), "src_space": (6, 26, 1), "dst_space": (6, 27, 1),
+    "src_fixed": (6, 28, 1), "dst_fixed": (6, 29, 1), "raw_wait": (6, 30, 1),
+}
 PRED_EXEC = {"exec_count": (1, 0, 14), "device_select": (1, 24, 8)}
 COND_EXEC = {"addr_lo": (1, 2, 30), "addr_hi": (2, 0, 32), "exec_count": (4, 0, 14)}
 DISPATCH_INDIRECT = {"addr_lo": (1, 2, 30), "addr_hi": (2, 0, 32), "initiator": (3, 0, 32)}
@@ -50,6 +58,9 @@ DISPATCH_INDIRECT = {"addr_lo": (1, 2, 30), "addr_hi": (2, 0, 32), "initiator": 
 # COPY_DATA: where from (autogen/pm4_mesa.py, COPY_DATA_*), where to.
 SRC_REG, SRC_MEM, SRC_TC_L2, SRC_IMM, SRC_GPU_CLOCK, SRC_SYSTEM_CLOCK = 0, 1, 2, 5, 9, 10
 DST_REG, DST_TC_L2, DST_MEM = 0, 2, 5
+
+# DMA_DATA: memory as such or through the L2 cache; the source may be an immediate dword.
+DMA_MEMORY, DMA_IMMEDIATE = (0, 3), 2
 
 # RELEASE_MEM: events that end a pipe, and what it may send.
 END_OF_PIPE = {
@@ -114,6 +125,7 @@ class ComputeEngine(Engine):
                 ("WAIT_REG_MEM64", (8,), field_masks(WAIT_REG_MEM64), self._wait_reg_mem64),
             nv.PACKET3_WRITE_DATA: ("WRITE_DATA", None, None, self._write_data),
             nv.PACKET3_COPY_DATA: ("COPY_DATA", (5,), field_masks(COPY_DATA), self._copy_data),
+            nv.PACKET3_DMA_DATA: ("DMA_DATA", (6,), field_masks(DMA_DATA), self._dma_data),
             nv.PACKET3_INDIRECT_BUFFER:
                 ("INDIRECT_BUFFER", (3,), plain["INDIRECT_BUFFER"], self._indirect_buffer),
         }
@@ -326,6 +338,22 @@ class ComputeEngine(Engine):
             self.native.notify()
         else:
             raise BadPacket(f"COPY_DATA: dst_sel {target}")
+
+    def _dma_data(self, words: Words) -> None:
+        source, target = (extract(words, DMA_DATA[name]) for name in ("src_sel", "dst_sel"))
+        count = extract(words, DMA_DATA["byte_count"])
+        for name in ("engine", "src_space", "dst_space", "src_fixed", "dst_fixed"):
+            if extract(words, DMA_DATA[name]):
+                raise BadPacket(f"DMA_DATA: {name} is not modelled")
+        if target not in DMA_MEMORY or source not in (*DMA_MEMORY, DMA_IMMEDIATE) or not count:
+            raise BadPacket(f"DMA_DATA: {count} bytes, src_sel {source}, dst_sel {target}")
+        if source == DMA_IMMEDIATE:
+            if count % 4:
+                raise BadPacket(f"DMA_DATA: {count} bytes of a dword")
+            self.memory.store_words(_wide(words, 4), [words[2]] * (count // 4))
+        else:
+            self.memory.copy(_wide(words, 4), _wide(words, 2), count)
+        self.native.notify()
 
     def _load(self, address: int, size: int, name: str) -> int:
         if address % size:

@@ -45,6 +45,22 @@ def test_write_data_and_release_mem_change_memory(client: Client) -> None:
     memory.free()
 
 
+def test_dma_data_copies_bytes_and_fills_dwords(client: Client) -> None:
+    memory = client.alloc(4096, VISIBLE)
+    put_words(memory, [0x04030201, 0x08070605])
+    queue = Queue(client, COMPUTE)
+    copy = type3(nv.PACKET3_DMA_DATA, 3 << 29 | 3 << 20 | 1 << 31,
+                 *split(memory.address + 1), *split(memory.address + 64), 6 | 1 << 30)
+    fill = type3(nv.PACKET3_DMA_DATA, 2 << 29, 0xAB, 0, *split(memory.address + 128), 8)
+    queue.put(copy, fill, release_mem(memory.address + 256, 1))
+    until(lambda: memory.u64(256).value == 1)
+    assert memory.u64(64).value == 0x0000_0706_0504_0302
+    assert memory.u64(128).value == 0xAB_0000_00AB
+    assert memory.u64(136).value == 0
+    queue.destroy()
+    memory.free()
+
+
 def test_a_ring_wraps_with_packets_across_its_end(client: Client) -> None:
     memory = client.alloc(4096, VISIBLE)
     queue = Queue(client, COMPUTE, ring_bytes=4096)
@@ -181,6 +197,8 @@ def test_conditional_execution_skips(client: Client) -> None:
         (type3(nv.PACKET3_WAIT_REG_MEM, 7 | 1 << 4, 0, 1, 0, 0, 4), "function 7"),
         (type3(nv.PACKET3_WRITE_DATA, 9 << 8, 0, 1, 5), "dst_sel 9"),
         (type3(nv.PACKET3_COPY_DATA, 12 | 5 << 8, 0, 0, 0, 1), "src_sel 12"),
+        (type3(nv.PACKET3_DMA_DATA, 0, 0, 1, 0, 1, 0), "0 bytes"),
+        (type3(nv.PACKET3_DMA_DATA, 1 << 20, 0, 1, 0, 1, 8), "dst_sel 1"),
         (type3(nv.PACKET3_INDIRECT_BUFFER, 0, 1, 16), "not valid"),
         (type3(nv.PACKET3_EVENT_WRITE, 7 | 4 << 8 | 1 << 20), "reserved"),
         ([3 << 30 | 0x12 << 8, 0], "0x12"),
