@@ -45,7 +45,7 @@ PREFIXES = ("/dev/kfd", "/dev/dri/", "/sys/class/kfd/", "/sys/devices/virtual/kf
 END_TIMEOUT_S = 5.0
 
 # Run by a bare interpreter: the caller's module search path, then the board.
-_START = (
+START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[6]); "
     "from drivers.emulated.board import lay_out_low, main; "
     "lay_out_low(sys.argv); main(sys.argv[1:])"
@@ -64,13 +64,13 @@ class _Open:
 class _Process:
     """The board's process and the sockets to it."""
 
-    def __init__(self, description: str) -> None:
+    def __init__(self, description: str, start: str) -> None:
         ours, theirs = socket.socketpair()
         bell = own_bell().descriptor
         paths = [os.path.abspath(path or os.curdir) for path in sys.path]
         with ours, theirs:
             self.child = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _START, str(theirs.fileno()),
+                [sys.executable, "-I", "-S", "-c", start, str(theirs.fileno()),
                  str(os.getpid()), str(bell), "amd", description, json.dumps(paths)],
                 pass_fds=[theirs.fileno(), bell], stdin=subprocess.DEVNULL,
             )
@@ -134,6 +134,7 @@ class EmulatedSystem(StackedSystem):
     def __init__(self, description: str = DEFAULT_BOARD, below: System | None = None) -> None:
         super().__init__(below or RealSystem())
         self.description = description
+        self.start = START
         self.lock = threading.RLock()
         self.process: _Process | None = None
         self.owner = os.getpid()
@@ -147,7 +148,7 @@ class EmulatedSystem(StackedSystem):
     def _board(self) -> _Process:
         if self.process is not None:
             return self.process
-        process = _Process(self.description)
+        process = _Process(self.description, self.start)
         try:
             _, self.shared, _ = process.ask(Operation.HELLO, [])
         except Disconnected as failure:

@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from autogen.sdma_rocr import SDMA_SUBOP_USER_GCR
 from drivers.emulated.amd.clock import gpu_clock
 from drivers.emulated.amd.engine import (
     BadPacket,
@@ -64,8 +65,9 @@ class SdmaEngine(Engine):
                 ("TIMESTAMP_GET_GLOBAL", self._timestamp),
             (header.SDMA_OP_SRBM_WRITE, 0): ("SRBM_WRITE", self._ignore),
         }
-        if hasattr(header, "SDMA_OP_GCR_REQ"):
-            handlers[header.SDMA_OP_GCR_REQ, 0] = ("GCR_REQ", self._ignore)
+        if hasattr(header, "SDMA_OP_GCR_REQ"):  # the kernel's and a program's
+            for sub in (0, SDMA_SUBOP_USER_GCR):
+                handlers[header.SDMA_OP_GCR_REQ, sub] = ("GCR_REQ", self._ignore)
         self.handlers = {
             key: (name, self._size(name), field_masks(self.fields[name]), handler)
             for key, (name, handler) in handlers.items()

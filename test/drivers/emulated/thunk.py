@@ -11,10 +11,10 @@ import sys
 import time
 from typing import Any
 
-from autogen import kfd
 from drivers.emulated.system import EmulatedSystem
 from test.drivers.emulated.packets import release_mem, sdma_copy, sdma_fence, write_data
 from test.drivers.emulated.stranger import Leader, main, overwrite
+from test.drivers.emulated.wrong import WrongSystem
 
 NON_PAGED, HOST_ACCESS, EXECUTE, COARSE = 1 << 0, 1 << 6, 1 << 12, 1 << 13
 NO_SUBSTITUTE = 1 << 7
@@ -86,7 +86,7 @@ def words(address: int, values: list[int]) -> None:
 
 
 def task(system: EmulatedSystem, leader: Leader) -> None:
-    thunk = Thunk(leader, sys.argv[2])
+    thunk = Thunk(leader, sys.argv[4])
     thunk.call("OpenKFD")
     version = (ctypes.c_uint32 * 2)()
     thunk.call("GetVersion", version)
@@ -137,61 +137,5 @@ def task(system: EmulatedSystem, leader: Leader) -> None:
     thunk.call("CloseKFD")
 
 
-# How boards can be wrong: a change to what an ioctl returns, by number.
-def _version(args: Any) -> None:
-    args.major_version = 2
-
-
-def _doorbell(args: Any) -> None:
-    args.doorbell_offset += 8
-
-
-def _unmapped(args: Any) -> None:
-    args.n_success = 0
-
-
-def _slot(args: Any) -> None:
-    args.event_slot_index += 1
-
-
-def _timeout(args: Any) -> None:
-    args.wait_result = 1
-
-
-def _elsewhere(args: Any) -> None:
-    args.mmap_offset += 4096
-
-
-def _handle(args: Any) -> None:
-    args.handle += 1
-
-
-WRONG = {
-    "version": ("GET_VERSION", "get_version", _version),
-    "doorbell": ("CREATE_QUEUE", "create_queue", _doorbell),
-    "unmapped": ("MAP_MEMORY_TO_GPU", "map_memory_to_gpu", _unmapped),
-    "slot": ("CREATE_EVENT", "create_event", _slot),
-    "timeout": ("WAIT_EVENTS", "wait_events", _timeout),
-    "elsewhere": ("ALLOC_MEMORY_OF_GPU", "alloc_memory_of_gpu", _elsewhere),
-    "handle": ("ALLOC_MEMORY_OF_GPU", "alloc_memory_of_gpu", _handle),
-}
-
-
-class WrongSystem(EmulatedSystem):
-    """A board with one mistake."""
-
-    mistake = ""
-
-    def ioctl(self, descriptor: int, request: int, argument: int) -> int:
-        result = super().ioctl(descriptor, request, argument)
-        if self.mistake:
-            name, structure, change = WRONG[self.mistake]
-            if request & 0xFF == getattr(kfd, f"AMDKFD_IOC_{name}") & 0xFF:
-                kind = getattr(kfd, f"struct_kfd_ioctl_{structure}_args")
-                change(kind.from_address(argument))
-        return result
-
-
 if __name__ == "__main__":
-    WrongSystem.mistake = sys.argv[3]
-    main(task, WrongSystem(sys.argv[1]))
+    main(task, WrongSystem(*sys.argv[2:4]))

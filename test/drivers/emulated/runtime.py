@@ -1,0 +1,377 @@
+"""AMD's own runtime (ROCR 5.2, libhsa-runtime64) on an emulated board; run by a test.
+
+What it does: agents and memory pools, an AQL queue with barriers, copies by SDMA; with a code
+object also its loader, its own blit kernels, and ours. Functions and constants: hsa.h,
+hsa_ext_amd.h. Arguments: board, mistake, thunk, runtime, and a code object or nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import random
+import struct
+import sys
+import time
+from itertools import pairwise
+from typing import Any
+
+from autogen import hsa
+from drivers.emulated.amd.boards import BOARDS
+from drivers.emulated.system import EmulatedSystem
+from test.drivers.emulated.stranger import Leader, main, overwrite
+from test.drivers.emulated.wrong import WrongSystem
+
+U32, U64, I64, POINTER = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64, ctypes.c_void_p
+
+AGENT_INFO_NAME, AGENT_INFO_WAVEFRONT_SIZE = hsa.HSA_AGENT_INFO_NAME, 6
+AGENT_INFO_DEVICE, DEVICE_TYPE_GPU = hsa.HSA_AGENT_INFO_DEVICE, 1
+AMD_AGENT_INFO_COMPUTE_UNIT_COUNT = 0xA002
+POOL_INFO_SEGMENT, POOL_INFO_GLOBAL_FLAGS, POOL_INFO_SIZE = 0, 1, 2
+SEGMENT_GLOBAL = 0
+KERNARG, FINE, COARSE = 1, 2, 4
+SYSTEM_INFO_TIMESTAMP = 2
+PROFILE_FULL = 1
+SYMBOL_INFO_KERNARG_BYTES, SYMBOL_INFO_GROUP_BYTES, SYMBOL_INFO_KERNEL_OBJECT = 11, 13, 22
+GPU_MEMORY_FAULT_EVENT, PAGE_NOT_PRESENT = 0, 1 << 0
+WHOLE_SYSTEM = hsa.HSA_FENCE_SCOPE_SYSTEM
+
+QUEUE_PACKETS = 64
+WAIT_NS, SHORT_NS = 3_000_000_000, 100_000_000
+CLOCK_SLACK_NS = 1_000_000  # the runtime compares the clocks once in a while
+EACH = ctypes.CFUNCTYPE(ctypes.c_int, U64, POINTER)
+FAILED = ctypes.CFUNCTYPE(None, ctypes.c_int, POINTER, POINTER)
+HAPPENED = ctypes.CFUNCTYPE(ctypes.c_int, POINTER, POINTER)
+
+
+def expect(what: str, found: Any, wanted: Any) -> None:
+    if found != wanted:
+        raise RuntimeError(f"{what}: {found!r}, not {wanted!r}")
+
+
+def expect_times(started: int, times: Any, ended: int) -> None:
+    """The GPU's times lie within the host's."""
+    if not started - CLOCK_SLACK_NS <= times[0] < times[1] <= ended + CLOCK_SLACK_NS:
+        raise RuntimeError(f"times: {list(times)} are not within {started} and {ended}")
+
+
+class Runtime:
+    """The runtime between hsa_init and hsa_shut_down."""
+
+    def __init__(self, leader: Leader, path: str, thunk: str) -> None:
+        self.library = ctypes.CDLL(path)
+        overwrite(thunk, leader.functions)
+        self.library.hsa_signal_wait_scacquire.restype = I64
+        self.library.hsa_signal_load_scacquire.restype = I64
+        for name in ("add_write_index_relaxed", "load_read_index_scacquire"):
+            getattr(self.library, f"hsa_queue_{name}").restype = U64
+        self.call("init")
+        agents = self.each("iterate_agents")
+        gpus = [a for a in agents if self.info("agent_get_info", a, AGENT_INFO_DEVICE) == 1]
+        expect("agents", (len(agents), len(gpus)), (2, 1))
+        (self.gpu,) = gpus
+        (self.processor,) = set(agents) - set(gpus)
+        self.signals: list[int] = []
+        self.host_addresses: set[int] = set()
+        self.vram = self.pool(self.gpu, COARSE)
+        self.host = self.pool(self.processor, FINE)
+        self.kernarg = self.pool(self.processor, FINE | KERNARG)
+
+    def call(self, name: str, *arguments: Any) -> None:
+        status = getattr(self.library, f"hsa_{name}")(*arguments)
+        if status:
+            raise RuntimeError(f"hsa_{name} returned {status:#x}")
+
+    def each(self, name: str, *arguments: Any) -> list[int]:
+        found: list[int] = []
+        self.call(name, *arguments, EACH(lambda one, _: found.append(one) or 0), None)
+        return found
+
+    def info(self, name: str, handle: int, attribute: int, kind: Any = U32) -> Any:
+        value = kind()
+        self.call(name, U64(handle), attribute, ctypes.byref(value))
+        return value.value
+
+    def pool(self, agent: int, flags: int) -> int:
+        name = "amd_memory_pool_get_info"
+        for pool in self.each("amd_agent_iterate_memory_pools", U64(agent)):
+            if self.info(name, pool, POOL_INFO_SEGMENT) != SEGMENT_GLOBAL:
+                continue
+            if self.info(name, pool, POOL_INFO_GLOBAL_FLAGS) == flags:
+                return pool
+        raise RuntimeError(f"no memory pool with flags {flags}")
+
+    def alloc(self, pool: int, size_bytes: int) -> int:
+        address = POINTER()
+        self.call("amd_memory_pool_allocate", U64(pool), U64(size_bytes), 0,
+                  ctypes.byref(address))
+        both = (U64 * 2)(self.processor, self.gpu)
+        self.call("amd_agents_allow_access", 2, both, None, address)
+        return address.value or 0
+
+    def free(self, *addresses: int) -> None:
+        for address in addresses:
+            self.call("amd_memory_pool_free", POINTER(address))
+
+    def signal(self, value: int = 1) -> int:
+        signal = U64()
+        self.call("signal_create", I64(value), 0, None, ctypes.byref(signal))
+        self.signals.append(signal.value)
+        return signal.value
+
+    def wait(self, signal: int, timeout_ns: int = WAIT_NS) -> int:
+        """Waits until a signal is 0; its value."""
+        value: int = self.library.hsa_signal_wait_scacquire(
+            U64(signal), hsa.HSA_SIGNAL_CONDITION_EQ, I64(0), U64(timeout_ns), 0
+        )
+        return value
+
+    def copy(self, to: int, source: int, size_bytes: int, after: int = 0) -> int:
+        """Copies with a signal, which is returned."""
+        done, dependencies = self.signal(), (U64 * 1)(after)
+        on_host = {True: self.processor, False: self.gpu}
+        self.call(
+            "amd_memory_async_copy", POINTER(to), U64(on_host[to in self.host_addresses]),
+            POINTER(source), U64(on_host[source in self.host_addresses]), U64(size_bytes),
+            int(bool(after)), dependencies if after else None, U64(done),
+        )
+        return done
+
+    def now(self) -> int:
+        value = U64()
+        self.call("system_get_info", SYSTEM_INFO_TIMESTAMP, ctypes.byref(value))
+        return value.value
+
+    def shut_down(self) -> None:
+        for signal in self.signals:
+            self.call("signal_destroy", U64(signal))
+        self.call("shut_down")
+
+
+class Queue:
+    """An AQL queue."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.errors: list[int] = []
+        self._failed = FAILED(lambda status, *_: self.errors.append(status))
+        place = POINTER()
+        nothing = 0xFFFFFFFF
+        runtime.call("queue_create", U64(runtime.gpu), QUEUE_PACKETS, hsa.HSA_QUEUE_TYPE_MULTI,
+                     self._failed, None, nothing, nothing, ctypes.byref(place))
+        self.place = place
+        self.queue = hsa.struct_hsa_queue_s.from_address(place.value or 0)
+        expect("size", self.queue.size, QUEUE_PACKETS)
+
+    def submit(self, packet: Any, kind: int) -> None:
+        """Puts a packet into the next slot, its header last, and rings the doorbell."""
+        library = self.runtime.library
+        number = library.hsa_queue_add_write_index_relaxed(self.place, U64(1))
+        slot = self.queue.base_address + number % self.queue.size * ctypes.sizeof(packet)
+        packet.header = (
+            kind | 1 << hsa.HSA_PACKET_HEADER_BARRIER
+            | WHOLE_SYSTEM << hsa.HSA_PACKET_HEADER_ACQUIRE_FENCE_SCOPE
+            | WHOLE_SYSTEM << hsa.HSA_PACKET_HEADER_RELEASE_FENCE_SCOPE
+        )
+        content = bytes(packet)
+        ctypes.memmove(slot + 4, content[4:], len(content) - 4)
+        U32.from_address(slot).value = int.from_bytes(content[:4], "little")
+        library.hsa_signal_store_screlease(self.queue.doorbell_signal, I64(number))
+
+    def read_index(self) -> int:
+        number: int = self.runtime.library.hsa_queue_load_read_index_scacquire(self.place)
+        return number
+
+    def barrier(self, done: int = 0, after: int = 0) -> None:
+        packet = hsa.struct_hsa_barrier_and_packet_s()
+        packet.dep_signal[0].handle, packet.completion_signal.handle = after, done
+        self.submit(packet, hsa.HSA_PACKET_TYPE_BARRIER_AND)
+
+    def dispatch(
+        self, kernel: Kernel, arguments: list[int], grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+    ) -> int:
+        """Runs a kernel; `grid` counts blocks. The completion signal."""
+        runtime, packet = self.runtime, hsa.struct_hsa_kernel_dispatch_packet_s()
+        expect("argument bytes", kernel.kernarg_bytes, 8 * len(arguments))
+        memory = runtime.alloc(runtime.kernarg, kernel.kernarg_bytes)
+        (U64 * len(arguments)).from_address(memory)[:] = arguments
+        packet.setup = 3
+        for axis, blocks, threads in zip("xyz", grid, block, strict=True):
+            setattr(packet, f"workgroup_size_{axis}", threads)
+            setattr(packet, f"grid_size_{axis}", blocks * threads)
+        packet.group_segment_size = kernel.group_bytes
+        packet.kernel_object, packet.kernarg_address = kernel.object, memory
+        packet.completion_signal.handle = done = runtime.signal()
+        self.submit(packet, hsa.HSA_PACKET_TYPE_KERNEL_DISPATCH)
+        return done
+
+    def destroy(self) -> None:
+        self.runtime.call("queue_destroy", self.place)
+
+
+class Kernel:
+    """A kernel of a loaded executable."""
+
+    def __init__(self, runtime: Runtime, executable: int, name: str) -> None:
+        symbol, agent = U64(), U64(runtime.gpu)
+        runtime.call("executable_get_symbol_by_name", U64(executable), f"{name}.kd".encode(),
+                     ctypes.byref(agent), ctypes.byref(symbol))
+
+        def info(attribute: int, kind: Any = U32) -> int:
+            value: int = runtime.info("executable_symbol_get_info", symbol.value, attribute, kind)
+            return value
+
+        self.object = info(SYMBOL_INFO_KERNEL_OBJECT, U64)
+        self.kernarg_bytes = info(SYMBOL_INFO_KERNARG_BYTES)
+        self.group_bytes = info(SYMBOL_INFO_GROUP_BYTES)
+
+
+def agents(runtime: Runtime, board: str) -> None:
+    """The agent is the board that it is."""
+    row = BOARDS[board]
+    name = runtime.info("agent_get_info", runtime.gpu, AGENT_INFO_NAME, ctypes.c_char * 64)
+    expect("name", name, board.encode())
+    for attribute, wanted in (
+        (AGENT_INFO_WAVEFRONT_SIZE, row.wave_front_size),
+        (AMD_AGENT_INFO_COMPUTE_UNIT_COUNT, row.cu_count),
+    ):
+        expect(f"attribute {attribute:#x}",
+               runtime.info("agent_get_info", runtime.gpu, attribute), wanted)
+    size = runtime.info("amd_memory_pool_get_info", runtime.vram, POOL_INFO_SIZE, U64)
+    expect("VRAM", size, row.vram_bytes)
+
+
+def barriers(runtime: Runtime, queue: Queue) -> None:
+    """Barrier packets, thrice round the ring; one that waits for the program."""
+    rounds = 3
+    for _ in range(2 * rounds):
+        done = runtime.signal(QUEUE_PACKETS // 2)
+        for _ in range(QUEUE_PACKETS // 2):
+            queue.barrier(done)
+        expect("completion signal", runtime.wait(done), 0)
+    gate, done = runtime.signal(), runtime.signal()
+    queue.barrier(done, after=gate)
+    expect("a barrier that waits", runtime.wait(done, SHORT_NS), 1)
+    runtime.library.hsa_signal_store_screlease(U64(gate), I64(0))
+    expect("a barrier whose signal came", runtime.wait(done), 0)
+    deadline = time.monotonic() + WAIT_NS / 1e9  # it moves behind the completion
+    while (read := queue.read_index()) <= rounds * QUEUE_PACKETS and time.monotonic() < deadline:
+        time.sleep(0.001)
+    expect("read index", read, rounds * QUEUE_PACKETS + 1)
+
+
+def copies(runtime: Runtime, within: bool) -> None:
+    """To the GPU and back, each after the other's signal; `within` it a kernel copies."""
+    size = (1 << 20) + 13
+    content = random.Random(1).randbytes(size)
+    source, target = runtime.alloc(runtime.host, size), runtime.alloc(runtime.host, size)
+    places = [runtime.alloc(runtime.vram, size) for _ in range(3 if within else 1)]
+    runtime.host_addresses = {source, target}
+    ctypes.memmove(source, content, size)
+    for address in (target, *places):
+        ctypes.memset(address, 0, size)
+    way = [source, *places, target]
+    runtime.call("amd_profiling_async_copy_enable", ctypes.c_bool(True))
+    started, done = runtime.now(), 0
+    for one, following in pairwise(way):
+        done = runtime.copy(following, one, size, after=done)
+    expect("copies", runtime.wait(done), 0)
+    expect("the copy", ctypes.string_at(target, size) == content, True)
+    expect("the copy, seen by the processor", ctypes.string_at(places[0], size) == content, True)
+    times = (U64 * 2)()
+    runtime.call("amd_profiling_get_async_copy_time", U64(done), times)
+    expect_times(started, times, runtime.now())
+    runtime.free(*way)
+
+
+def load(runtime: Runtime, path: str) -> int:
+    """The runtime's loader, which copies code with a kernel of its own."""
+    with open(path, "rb") as file:
+        content = file.read()
+    reader, executable = U64(), U64()
+    runtime.call("code_object_reader_create_from_memory", content, U64(len(content)),
+                 ctypes.byref(reader))
+    runtime.call("executable_create_alt", PROFILE_FULL, 0, None, ctypes.byref(executable))
+    runtime.call("executable_load_agent_code_object", executable, U64(runtime.gpu), reader, None,
+                 None)
+    runtime.call("executable_freeze", executable, None)
+    return executable.value
+
+
+def kernels(runtime: Runtime, queue: Queue, path: str) -> None:
+    """Its blit kernels, and two of ours: values, local memory, times."""
+    executable = load(runtime, path)
+    rows, columns = 32, 1024
+    count = rows * columns
+    numbers = random.Random(2)
+    values = [float(numbers.randrange(-99, 99)) for _ in range(count)]
+    given = runtime.alloc(runtime.vram, 4 * count)
+    products = runtime.alloc(runtime.vram, 4 * count)
+    sums = runtime.alloc(runtime.vram, 4 * rows)
+    struct.pack_into(f"<{count}f", (ctypes.c_char * (4 * count)).from_address(given), 0, *values)
+    runtime.call("amd_memory_fill", POINTER(products), 0x7FC00000, U64(count))
+    expect("the fill", set((U32 * count).from_address(products)), {0x7FC00000})
+
+    runtime.call("amd_profiling_set_profiler_enabled", queue.place, 1)
+    started = runtime.now()
+    square = Kernel(runtime, executable, "square")
+    done = queue.dispatch(square, [products, given], (count // 256, 1, 1), (256, 1, 1))
+    expect("square", runtime.wait(done), 0)
+    ended = runtime.now()
+    expect("squares", list((ctypes.c_float * count).from_address(products)),
+           [value * value for value in values])
+    times = (U64 * 2)()
+    runtime.call("amd_profiling_get_dispatch_time", U64(runtime.gpu), U64(done), times)
+    expect_times(started, times, ended)
+
+    row_sum = Kernel(runtime, executable, "row_sum")
+    expect("local memory", row_sum.group_bytes, 4 * 256)
+    done = queue.dispatch(row_sum, [sums, given], (rows, 1, 1), (256, 1, 1))
+    expect("row_sum", runtime.wait(done), 0)
+    expect("sums", list((ctypes.c_float * rows).from_address(sums)),
+           [sum(values[columns * row : columns * (row + 1)]) for row in range(rows)])
+
+    runtime.free(given, products, sums)
+    runtime.call("executable_destroy", U64(executable))
+
+
+def fault(runtime: Runtime, queue: Queue, path: str) -> None:
+    """A kernel that reads what is not mapped: the runtime hears of the page."""
+    events: list[tuple[int, int, int, int]] = []
+    heard = runtime.signal()
+
+    def happened(event: int, _: Any) -> int:
+        kind, agent, address, reason = struct.unpack("<I4xQQI", ctypes.string_at(event, 28))
+        events.append((kind, agent, address, reason))
+        runtime.library.hsa_signal_store_screlease(U64(heard), I64(0))
+        return 0
+
+    handler = HAPPENED(happened)
+    runtime.call("amd_register_system_event_handler", handler, None)
+    square = Kernel(runtime, load(runtime, path), "square")
+    target = runtime.alloc(runtime.vram, 4096)
+    nothing = 0x500000000000
+    queue.dispatch(square, [target, nothing], (1, 1, 1), (256, 1, 1))
+    expect("fault heard", runtime.wait(heard), 0)
+    expect("fault", events, [(GPU_MEMORY_FAULT_EVENT, runtime.gpu, nothing, PAGE_NOT_PRESENT)])
+
+
+def task(system: EmulatedSystem, leader: Leader) -> None:
+    board, thunk, path, code = sys.argv[2], *sys.argv[4:7]
+    runtime = Runtime(leader, path, thunk)
+    agents(runtime, board)
+    queue = Queue(runtime)
+    barriers(runtime, queue)
+    copies(runtime, within=bool(code))
+    if code:
+        kernels(runtime, queue, code)
+    expect("errors of the queue", queue.errors, [])
+    if code:
+        fault(runtime, queue, code)
+        return  # the device is lost
+    queue.destroy()
+    runtime.shut_down()
+
+
+if __name__ == "__main__":
+    main(task, WrongSystem(*sys.argv[2:4]))
