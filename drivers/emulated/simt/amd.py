@@ -11,7 +11,7 @@ from drivers.emulated.simt.amd_cross import CROSS_LANE
 from drivers.emulated.simt.amd_memory import MEMORY_FORMATS, MemoryAccess
 from drivers.emulated.simt.amd_packed import PACKED
 from drivers.emulated.simt.instruction import Instruction, Operand, UnknownInstruction
-from drivers.emulated.simt.rdna_decode import EXEC, NULL, VCC
+from drivers.emulated.simt.rdna_bits import EXEC, NULL, VCC
 from drivers.emulated.simt.registers import SCC, Registers
 from drivers.emulated.simt.values import Value, float_bits
 

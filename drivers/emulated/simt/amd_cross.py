@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from drivers.emulated.simt.instruction import Instruction
-from drivers.emulated.simt.rdna_decode import EXEC
+from drivers.emulated.simt.rdna_bits import EXEC
 from drivers.emulated.simt.registers import VectorState
 from drivers.emulated.simt.values import Value
 

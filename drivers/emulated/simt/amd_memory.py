@@ -6,7 +6,7 @@ import functools
 
 from drivers.emulated.simt import helpers, layout
 from drivers.emulated.simt.instruction import Instruction, Operand, UnknownInstruction
-from drivers.emulated.simt.rdna_decode import EXEC, NULL
+from drivers.emulated.simt.rdna_bits import EXEC, NULL
 from drivers.emulated.simt.registers import Registers
 from drivers.emulated.simt.values import Value, llvm_type
 

@@ -1,4 +1,4 @@
-"""The operand types of RDNA3 instructions, mostly read off their names.
+"""The operand types of AMD's instructions, mostly read off their names (RDNA3's).
 
 A type is a letter and a width: f float, i signed, u unsigned, b bits, m a lane mask (`m32`, and
 `m64` in waves of 64 lanes), p a pair of 16-bit values. A signature is (destinations, sources).
@@ -31,7 +31,7 @@ EXCEPTIONS = {
     "s_sendmsg_rtn_b64": "b64: b32",
     "s_pack_ll_b32_b16 s_pack_lh_b32_b16 s_pack_hh_b32_b16 s_pack_hl_b32_b16": "b32: b32 b32",
     # vector, one source
-    "v_nop v_pipeflush": ":",
+    "v_nop v_pipeflush v_clrexcp": ":",
     "v_readfirstlane_b32": "b32: b32",
     "v_cvt_f32_ubyte0 v_cvt_f32_ubyte1 v_cvt_f32_ubyte2 v_cvt_f32_ubyte3": "f32: u32",
     "v_cvt_off_f32_i4": "f32: b32",
@@ -40,7 +40,7 @@ EXCEPTIONS = {
     "v_cvt_norm_i16_f16 v_cvt_norm_u16_f16": "i16: f16",
     # vector, two sources
     "v_cndmask_b32": "b32: f32 f32 m32",
-    "v_cndmask_b16": "b16: f16 f16 m32",
+    "v_cndmask_b16": "b16: b16 b16 m32",
     "v_dot2acc_f32_f16": "f32: p32 p32",
     "v_pk_fmac_f16": "p32: p32 p32",
     "v_cvt_pk_rtz_f16_f32": "p32: f32 f32",
@@ -60,7 +60,7 @@ EXCEPTIONS = {
     "v_bcnt_u32_b32 v_mbcnt_lo_u32_b32 v_mbcnt_hi_u32_b32": "u32: b32 b32",
     "v_readlane_b32": "b32: b32 b32",
     "v_writelane_b32": "b32: b32 b32",
-    "v_cmp_class_f16 v_cmpx_class_f16": "m32: f16 b32",
+    "v_cmp_class_f16 v_cmpx_class_f16": "m32: f16 b16",
     "v_cmp_class_f32 v_cmpx_class_f32": "m32: f32 b32",
     "v_cmp_class_f64 v_cmpx_class_f64": "m32: f64 b32",
     "v_mul_hi_i32_i24 v_mul_i32_i24": "i32: i32 i32",
@@ -85,16 +85,87 @@ EXCEPTIONS = {
     "v_dot4_u32_u8 v_dot8_u32_u4": "u32: b32 b32 u32",
     "v_fma_mix_f32": "f32: f32 f32 f32",
     "v_fma_mixlo_f16 v_fma_mixhi_f16": "b32: f32 f32 f32",
-    "v_wmma_f32_16x16x16_f16 v_wmma_f32_16x16x16_bf16": "b256: b256 b256 f256",
-    "v_wmma_f16_16x16x16_f16 v_wmma_bf16_16x16x16_bf16": "b256: b256 b256 f256",
-    "v_wmma_i32_16x16x16_iu8": "b256: b128 b128 i256",
-    "v_wmma_i32_16x16x16_iu4": "b256: b64 b64 i256",
+    "v_dot2_i32_i16": "i32: p32 p32 i32",
+    "v_dot2_u32_u16": "u32: p32 p32 u32",
+    "v_dot4_i32_i8 v_dot8_i32_i4": "i32: b32 b32 i32",
+    "v_dot4c_i32_i8": "i32: b32 b32",
+    "v_dot4_f32_fp8_bf8 v_dot4_f32_bf8_fp8 v_dot4_f32_fp8_fp8 v_dot4_f32_bf8_bf8":
+        "f32: b32 b32 f32",
+    # RDNA4
+    "s_barrier_signal s_barrier_signal_isfirst s_barrier_init s_barrier_join s_wakeup_barrier "
+    "s_sleep_var": ": b32",
+    "s_get_barrier_state": "b32: b32",
+    "s_cvt_pk_rtz_f16_f32": "p32: f32 f32",
+    "s_cvt_hi_f32_f16": "f32: b32",
+    "v_permlane16_var_b32 v_permlanex16_var_b32": "b32: b32 b32",
+    "v_cvt_f32_fp8 v_cvt_f32_bf8": "f32: b32",
+    "v_cvt_pk_f32_fp8 v_cvt_pk_f32_bf8": "b64: b32",
+    "v_cvt_pk_fp8_f32 v_cvt_pk_bf8_f32": "b32: f32 f32",
+    "v_cvt_sr_fp8_f32 v_cvt_sr_bf8_f32": "b32: f32 u32",
 }
-_EXCEPTIONS = {
-    name: tuple(tuple(side.split()) for side in types.split(":"))
-    for names, types in EXCEPTIONS.items()
-    for name in names.split()
+
+# Matrix instructions by generation, for RDNA4 distributes the factors over the lanes once.
+MATRIX = {
+    "RDNA3": {
+        "v_wmma_f32_16x16x16_f16 v_wmma_f32_16x16x16_bf16": "b256: b256 b256 f256",
+        "v_wmma_f16_16x16x16_f16 v_wmma_bf16_16x16x16_bf16": "b256: b256 b256 f256",
+        "v_wmma_i32_16x16x16_iu8": "b256: b128 b128 i256",
+        "v_wmma_i32_16x16x16_iu4": "b256: b64 b64 i256",
+    },
+    "RDNA4": {
+        "v_wmma_f32_16x16x16_f16 v_wmma_f32_16x16x16_bf16": "b256: b128 b128 f256",
+        "v_wmma_f16_16x16x16_f16 v_wmma_bf16_16x16x16_bf16": "b128: b128 b128 f128",
+        "v_wmma_i32_16x16x16_iu8 v_wmma_i32_16x16x32_iu4": "b256: b64 b64 i256",
+        "v_wmma_i32_16x16x16_iu4": "b256: b32 b32 i256",
+        "v_wmma_f32_16x16x16_fp8_fp8 v_wmma_f32_16x16x16_fp8_bf8 v_wmma_f32_16x16x16_bf8_fp8 "
+        "v_wmma_f32_16x16x16_bf8_bf8": "b256: b64 b64 f256",
+        "v_swmmac_f32_16x16x32_f16 v_swmmac_f32_16x16x32_bf16": "b256: b128 b256 b32",
+        "v_swmmac_f16_16x16x32_f16 v_swmmac_bf16_16x16x32_bf16": "b128: b128 b256 b32",
+        "v_swmmac_i32_16x16x32_iu8 v_swmmac_i32_16x16x64_iu4": "b256: b64 b128 b32",
+        "v_swmmac_i32_16x16x32_iu4": "b256: b32 b64 b32",
+        "v_swmmac_f32_16x16x32_fp8_fp8 v_swmmac_f32_16x16x32_fp8_bf8 "
+        "v_swmmac_f32_16x16x32_bf8_fp8 v_swmmac_f32_16x16x32_bf8_bf8": "b256: b64 b128 b32",
+    },
 }
+
+
+def _rows(table: dict[str, str]) -> dict[str, Signature]:
+    found: dict[str, Signature] = {}
+    for names, types in table.items():
+        destination, source = (tuple(side.split()) for side in types.split(":"))
+        found |= dict.fromkeys(names.split(), (destination, source))
+    return found
+
+
+_EXCEPTIONS = _rows(EXCEPTIONS)
+_MATRIX = {generation: _rows(table) for generation, table in MATRIX.items()}
+# Instructions of the long encoding with three sources.
+_THREE = re.compile(
+    r"v_(fma_|mad_|cube|bf[ei]_|lerp|align|mullit|(min|max|med|minimum|maximum|xor|or|add)3_|m?q?sad"
+    r"|cvt_pk_u8|div_|perm_|xad|lshl_(add|or)|add_lshl|and_or|permlanex?16_b32|cndmask|maxmin"
+    r"|minmax|minimummax|maximummin|dot|pk_fma_|pk_mad|pk_fma_|wmma|swmmac)"
+)
+
+
+def matrix_signature(generation: str, name: str) -> Signature:
+    """The types of a matrix instruction."""
+    return _MATRIX[generation][name]
+
+
+def sources(name: str) -> int:
+    """How many sources an instruction has that only the long encodings have."""
+    if name in _EXCEPTIONS:
+        return len(_EXCEPTIONS[name][1])
+    if name.startswith("v_s_"):
+        return 1
+    return 3 if _THREE.match(name) else 2
+
+
+def selects(name: str, destination: tuple[str, ...], source: tuple[str, ...]) -> bool:
+    """Whether op_sel means something: halves of registers, or options of a permutation."""
+    if len(destination) == 2:
+        return False
+    return name.startswith("v_permlane") or any(t[1:] == "16" for t in (*destination, *source))
 
 
 @functools.cache

@@ -3,24 +3,14 @@
 Source: AMD, "RDNA3 Instruction Set Architecture", chapter 15; names as LLVM spells them, and
 checked against LLVM's disassembler (test/drivers/emulated/test_simt_decode.py). In VOP3 the
 opcodes of the shorter encodings return: VOPC at 0, VOP2 at 256, VOP1 at 384; only the rest is
-listed. A row is an opcode followed by the names of it and its successors; `-` leaves one out.
+listed.
 """
 
 from __future__ import annotations
 
+from drivers.emulated.simt.amd_names import table
 
-def _table(rows: str) -> dict[int, str]:
-    """Opcode → mnemonic of rows like `12 s_bitcmp0_b32 s_bitcmp1_b32`."""
-    names: dict[int, str] = {}
-    for row in rows.splitlines():
-        first, *successors = row.split() or ("0",)
-        for opcode, name in enumerate(successors, int(first)):
-            if name != "-":
-                names[opcode] = name
-    return names
-
-
-SOP1 = _table("""
+SOP1 = table("""
 0 s_mov_b32 s_mov_b64 s_cmov_b32 s_cmov_b64 s_brev_b32 s_brev_b64 - - s_ctz_i32_b32 s_ctz_i32_b64
 10 s_clz_i32_u32 s_clz_i32_u64 s_cls_i32 s_cls_i32_i64 s_sext_i32_i8 s_sext_i32_i16 s_bitset0_b32
 17 s_bitset0_b64 s_bitset1_b32 s_bitset1_b64 s_bitreplicate_b64_b32 s_abs_i32 s_bcnt0_i32_b32
@@ -35,7 +25,7 @@ SOP1 = _table("""
 72 s_setpc_b64 s_swappc_b64 s_rfe_b64 - s_sendmsg_rtn_b32 s_sendmsg_rtn_b64
 """)
 
-SOP2 = _table("""
+SOP2 = table("""
 0 s_add_u32 s_sub_u32 s_add_i32 s_sub_i32 s_addc_u32 s_subb_u32 s_absdiff_i32 - s_lshl_b32
 9 s_lshl_b64 s_lshr_b32 s_lshr_b64 s_ashr_i32 s_ashr_i64 s_lshl1_add_u32 s_lshl2_add_u32
 16 s_lshl3_add_u32 s_lshl4_add_u32 s_min_i32 s_min_u32 s_max_i32 s_max_u32 s_and_b32 s_and_b64
@@ -45,7 +35,7 @@ SOP2 = _table("""
 49 s_cselect_b64 s_pack_ll_b32_b16 s_pack_lh_b32_b16 s_pack_hh_b32_b16 s_pack_hl_b32_b16
 """)
 
-SOPK = _table("""
+SOPK = table("""
 0 s_movk_i32 s_version s_cmovk_i32 s_cmpk_eq_i32 s_cmpk_lg_i32 s_cmpk_gt_i32 s_cmpk_ge_i32
 7 s_cmpk_lt_i32 s_cmpk_le_i32 s_cmpk_eq_u32 s_cmpk_lg_u32 s_cmpk_gt_u32 s_cmpk_ge_u32
 13 s_cmpk_lt_u32 s_cmpk_le_u32 s_addk_i32 s_mulk_i32 s_getreg_b32 s_setreg_b32 s_setreg_imm32_b32
@@ -53,13 +43,13 @@ SOPK = _table("""
 26 s_waitcnt_expcnt s_waitcnt_lgkmcnt
 """)
 
-SOPC = _table("""
+SOPC = table("""
 0 s_cmp_eq_i32 s_cmp_lg_i32 s_cmp_gt_i32 s_cmp_ge_i32 s_cmp_lt_i32 s_cmp_le_i32 s_cmp_eq_u32
 7 s_cmp_lg_u32 s_cmp_gt_u32 s_cmp_ge_u32 s_cmp_lt_u32 s_cmp_le_u32 s_bitcmp0_b32 s_bitcmp1_b32
 14 s_bitcmp0_b64 s_bitcmp1_b64 s_cmp_eq_u64 s_cmp_lg_u64
 """)
 
-SOPP = _table("""
+SOPP = table("""
 0 s_nop s_setkill s_sethalt s_sleep s_set_inst_prefetch_distance s_clause - s_delay_alu
 8 s_waitcnt_depctr s_waitcnt s_wait_idle s_wait_event
 16 s_trap s_round_mode s_denorm_mode
@@ -70,13 +60,13 @@ SOPP = _table("""
 57 s_decperflevel s_ttracedata s_ttracedata_imm s_icache_inv s_barrier
 """)
 
-SMEM = _table("""
+SMEM = table("""
 0 s_load_b32 s_load_b64 s_load_b128 s_load_b256 s_load_b512
 8 s_buffer_load_b32 s_buffer_load_b64 s_buffer_load_b128 s_buffer_load_b256 s_buffer_load_b512
 32 s_gl1_inv s_dcache_inv
 """)
 
-VOP1 = _table("""
+VOP1 = table("""
 0 v_nop v_mov_b32 v_readfirstlane_b32 v_cvt_i32_f64 v_cvt_f64_i32 v_cvt_f32_i32 v_cvt_f32_u32
 7 v_cvt_u32_f32 v_cvt_i32_f32 - v_cvt_f16_f32 v_cvt_f32_f16 v_cvt_nearest_i32_f32
 13 v_cvt_floor_i32_f32 v_cvt_off_f32_i4 v_cvt_f32_f64 v_cvt_f64_f32 v_cvt_f32_ubyte0
@@ -95,7 +85,7 @@ VOP1 = _table("""
 107 v_cvt_u32_u16
 """)
 
-VOP2 = _table("""
+VOP2 = table("""
 1 v_cndmask_b32 v_dot2acc_f32_f16 v_add_f32 v_sub_f32 v_subrev_f32 v_fmac_dx9_zero_f32
 7 v_mul_dx9_zero_f32 v_mul_f32 v_mul_i32_i24 v_mul_hi_i32_i24 v_mul_u32_u24 v_mul_hi_u32_u24
 15 v_min_f32 v_max_f32 v_min_i32 v_max_i32 v_min_u32 v_max_u32
@@ -106,7 +96,7 @@ VOP2 = _table("""
 53 v_mul_f16 v_fmac_f16 v_fmamk_f16 v_fmaak_f16 v_max_f16 v_min_f16 v_ldexp_f16 v_pk_fmac_f16
 """)
 
-VOPC = _table("""
+VOPC = table("""
 0 v_cmp_f_f16 v_cmp_lt_f16 v_cmp_eq_f16 v_cmp_le_f16 v_cmp_gt_f16 v_cmp_lg_f16 v_cmp_ge_f16
 7 v_cmp_o_f16 v_cmp_u_f16 v_cmp_nge_f16 v_cmp_nlg_f16 v_cmp_ngt_f16 v_cmp_nle_f16 v_cmp_neq_f16
 14 v_cmp_nlt_f16 v_cmp_t_f16 v_cmp_f_f32 v_cmp_lt_f32 v_cmp_eq_f32 v_cmp_le_f32 v_cmp_gt_f32
@@ -140,7 +130,7 @@ VOPC = _table("""
 253 v_cmpx_class_f16 v_cmpx_class_f32 v_cmpx_class_f64
 """)
 
-VOP3 = _table("""
+VOP3 = table("""
 521 v_fma_dx9_zero_f32 v_mad_i32_i24 v_mad_u32_u24 v_cubeid_f32 v_cubesc_f32 v_cubetc_f32
 527 v_cubema_f32 v_bfe_u32 v_bfe_i32 v_bfi_b32 v_fma_f32 v_fma_f64 v_lerp_u8 v_alignbit_b32
 535 v_alignbyte_b32 v_mullit_f32 v_min3_f32 v_min3_i32 v_min3_u32 v_max3_f32 v_max3_i32 v_max3_u32
@@ -165,7 +155,7 @@ VOP3 = _table("""
 864 v_readlane_b32 v_writelane_b32 v_and_b16 v_or_b16 v_xor_b16
 """)
 
-VOP3P = _table("""
+VOP3P = table("""
 0 v_pk_mad_i16 v_pk_mul_lo_u16 v_pk_add_i16 v_pk_sub_i16 v_pk_lshlrev_b16 v_pk_lshrrev_b16
 6 v_pk_ashrrev_i16 v_pk_max_i16 v_pk_min_i16 v_pk_mad_u16 v_pk_add_u16 v_pk_sub_u16 v_pk_max_u16
 13 v_pk_min_u16 v_pk_fma_f16 v_pk_add_f16 v_pk_mul_f16 v_pk_min_f16 v_pk_max_f16 v_dot2_f32_f16
@@ -176,14 +166,14 @@ VOP3P = _table("""
 """)
 
 # The two halves of a VOPD; the y half has three more.
-VOPD = _table("""
+VOPD = table("""
 0 v_dual_fmac_f32 v_dual_fmaak_f32 v_dual_fmamk_f32 v_dual_mul_f32 v_dual_add_f32 v_dual_sub_f32
 6 v_dual_subrev_f32 v_dual_mul_dx9_zero_f32 v_dual_mov_b32 v_dual_cndmask_b32 v_dual_max_f32
 11 v_dual_min_f32 v_dual_dot2acc_f32_f16
 16 v_dual_add_nc_u32 v_dual_lshlrev_b32 v_dual_and_b32
 """)
 
-DS = _table("""
+DS = table("""
 0 ds_add_u32 ds_sub_u32 ds_rsub_u32 ds_inc_u32 ds_dec_u32 ds_min_i32 ds_max_i32 ds_min_u32
 8 ds_max_u32 ds_and_b32 ds_or_b32 ds_xor_b32 ds_mskor_b32 ds_store_b32 ds_store_2addr_b32
 15 ds_store_2addr_stride64_b32 ds_cmpstore_b32 ds_cmpstore_f32 ds_min_f32 ds_max_f32 ds_nop
@@ -210,7 +200,7 @@ DS = _table("""
 254 ds_load_b96 ds_load_b128
 """)
 
-FLAT = _table("""
+FLAT = table("""
 16 flat_load_u8 flat_load_i8 flat_load_u16 flat_load_i16 flat_load_b32 flat_load_b64 flat_load_b96
 23 flat_load_b128 flat_store_b8 flat_store_b16 flat_store_b32 flat_store_b64 flat_store_b96
 29 flat_store_b128 flat_load_d16_u8 flat_load_d16_i8 flat_load_d16_b16 flat_load_d16_hi_u8
@@ -226,7 +216,7 @@ FLAT = _table("""
 86 flat_atomic_add_f32
 """)
 
-SCRATCH = _table("""
+SCRATCH = table("""
 16 scratch_load_u8 scratch_load_i8 scratch_load_u16 scratch_load_i16 scratch_load_b32
 21 scratch_load_b64 scratch_load_b96 scratch_load_b128 scratch_store_b8 scratch_store_b16
 26 scratch_store_b32 scratch_store_b64 scratch_store_b96 scratch_store_b128 scratch_load_d16_u8
@@ -234,7 +224,7 @@ SCRATCH = _table("""
 35 scratch_load_d16_hi_b16 scratch_store_d16_hi_b8 scratch_store_d16_hi_b16
 """)
 
-GLOBAL = _table("""
+GLOBAL = table("""
 16 global_load_u8 global_load_i8 global_load_u16 global_load_i16 global_load_b32 global_load_b64
 22 global_load_b96 global_load_b128 global_store_b8 global_store_b16 global_store_b32
 27 global_store_b64 global_store_b96 global_store_b128 global_load_d16_u8 global_load_d16_i8
@@ -252,6 +242,26 @@ GLOBAL = _table("""
 86 global_atomic_add_f32
 """)
 
-MUBUF = _table("""
-43 buffer_gl0_inv buffer_gl1_inv
+MUBUF = table("""
+0 buffer_load_format_x buffer_load_format_xy buffer_load_format_xyz buffer_load_format_xyzw
+4 buffer_store_format_x buffer_store_format_xy buffer_store_format_xyz buffer_store_format_xyzw
+8 buffer_load_d16_format_x buffer_load_d16_format_xy buffer_load_d16_format_xyz
+11 buffer_load_d16_format_xyzw buffer_store_d16_format_x buffer_store_d16_format_xy
+14 buffer_store_d16_format_xyz buffer_store_d16_format_xyzw buffer_load_u8 buffer_load_i8
+18 buffer_load_u16 buffer_load_i16 buffer_load_b32 buffer_load_b64 buffer_load_b96
+23 buffer_load_b128 buffer_store_b8 buffer_store_b16 buffer_store_b32 buffer_store_b64
+28 buffer_store_b96 buffer_store_b128 buffer_load_d16_u8 buffer_load_d16_i8 buffer_load_d16_b16
+33 buffer_load_d16_hi_u8 buffer_load_d16_hi_i8 buffer_load_d16_hi_b16 buffer_store_d16_hi_b8
+37 buffer_store_d16_hi_b16 buffer_load_d16_hi_format_x buffer_store_d16_hi_format_x
+43 buffer_gl0_inv buffer_gl1_inv buffer_load_lds_u8 buffer_load_lds_i8 buffer_load_lds_u16
+48 buffer_load_lds_i16 buffer_load_lds_b32 buffer_load_lds_format_x buffer_atomic_swap_b32
+52 buffer_atomic_cmpswap_b32 buffer_atomic_add_u32 buffer_atomic_sub_u32 buffer_atomic_csub_u32
+56 buffer_atomic_min_i32 buffer_atomic_min_u32 buffer_atomic_max_i32 buffer_atomic_max_u32
+60 buffer_atomic_and_b32 buffer_atomic_or_b32 buffer_atomic_xor_b32 buffer_atomic_inc_u32
+64 buffer_atomic_dec_u32 buffer_atomic_swap_b64 buffer_atomic_cmpswap_b64 buffer_atomic_add_u64
+68 buffer_atomic_sub_u64 buffer_atomic_min_i64 buffer_atomic_min_u64 buffer_atomic_max_i64
+72 buffer_atomic_max_u64 buffer_atomic_and_b64 buffer_atomic_or_b64 buffer_atomic_xor_b64
+76 buffer_atomic_inc_u64 buffer_atomic_dec_u64 - - buffer_atomic_cmpswap_f32 buffer_atomic_min_f32
+82 buffer_atomic_max_f32
+86 buffer_atomic_add_f32
 """)

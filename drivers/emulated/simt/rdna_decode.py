@@ -1,405 +1,328 @@
-"""RDNA3 machine code (gfx11) → instructions.
+"""RDNA machine code → instructions: the scalar and vector formats.
 
-Field positions are those of AMD's "RDNA3 Instruction Set Architecture", chapter 15. What our
-compilers never make (images, exports, buffer resources, DPP) raises UnknownInstruction.
+Field positions and opcodes are the generation's (`rdna_bits`). Memory formats are in
+`rdna_formats`. Images, exports and interpolation raise UnknownInstruction.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
-from drivers.emulated.simt import rdna3_opcodes as opcodes
-from drivers.emulated.simt.amd_types import signature
-from drivers.emulated.simt.instruction import Instruction, Operand, UnknownInstruction
-
-VCC, NULL, M0, EXEC, SCC = 106, 124, 125, 126, 253
-LITERAL = 255
-_DPP8, _DPP8_FI, _DPP16 = 233, 234, 250
-_FIRST_VGPR = 256
+from drivers.emulated.simt import rdna_formats
+from drivers.emulated.simt.amd_types import matrix_signature, selects, signature, sources
+from drivers.emulated.simt.instruction import Instruction, Operand
+from drivers.emulated.simt.rdna_bits import (
+    CONTROLS,
+    DPP8,
+    DPP8_FI,
+    DPP16,
+    EXEC,
+    RDNA2,
+    RDNA3,
+    RDNA4,
+    SDWA,
+    VCC,
+    Fields,
+    Generation,
+    Words,
+)
 
 # Instructions of two sources and a 32-bit constant between or after them.
-_MIDDLE_LITERAL = ("v_fmamk_f32", "v_fmamk_f16", "v_dual_fmamk_f32")
-_LAST_LITERAL = ("v_fmaak_f32", "v_fmaak_f16", "v_dual_fmaak_f32")
+_MIDDLE_LITERAL = ("v_fmamk_f32", "v_fmamk_f16", "v_dual_fmamk_f32", "s_fmamk_f32")
+_LAST_LITERAL = ("v_fmaak_f32", "v_fmaak_f16", "v_dual_fmaak_f32", "s_fmaak_f32")
 _READ_MASK = ("v_cndmask_b32", "v_add_co_ci_u32", "v_sub_co_ci_u32", "v_subrev_co_ci_u32")
-
-
-class _Bits:
-    """The words of one instruction, and the literal that may follow them."""
-
-    def __init__(self, code: bytes, offset: int, pc: int) -> None:
-        self.code, self.offset, self.pc = code, offset, pc
-        self.size_bytes = 4
-        self.low = self._dword(0)
-        self.high = 0
-        self._literal: int | None = None
-
-    def _dword(self, at: int) -> int:
-        start = self.offset + at
-        if start + 4 > len(self.code):
-            self.refuse("is cut off by the end of the code")
-        return int.from_bytes(self.code[start : start + 4], "little")
-
-    def take_high(self) -> None:
-        """Reads the second word of a 64-bit encoding."""
-        self.high = self._dword(4)
-        self.size_bytes = 8
-
-    def literal(self) -> int:
-        """The literal after the encoding; all operands of an instruction share one."""
-        if self._literal is None:
-            self._literal = self._dword(self.size_bytes)
-            self.size_bytes += 4
-        return self._literal
-
-    def refuse(self, why: str) -> None:
-        """Raises: names the place, the bytes and what is wrong with them."""
-        data = self.code[self.offset : self.offset + 8].hex(" ", 4)
-        raise UnknownInstruction(
-            f"The instruction at pc {self.pc:#x} (bytes {data}) {why}.", operation="decode"
-        )
-
-    def __getitem__(self, bits: tuple[int, int]) -> int:
-        """Field (high, low) of the 64 bits, as manuals write it."""
-        last, first = bits
-        return ((self.high << 32 | self.low) >> first) & ((1 << (last - first + 1)) - 1)
-
-    def name(self, table: dict[int, str], opcode: int, format: str) -> str:
-        """The mnemonic of an opcode."""
-        found = table.get(opcode)
-        if found is None:
-            self.refuse(f"has opcode {opcode}, which {format} does not have")
-            raise AssertionError
-        return found
-
-    def source(self, encoded: int, type: str) -> Operand:
-        """A 9-bit source: scalar register, constant, literal or vector register."""
-        if encoded >= _FIRST_VGPR:
-            return Operand("v", encoded - _FIRST_VGPR, type)
-        if encoded == LITERAL:
-            return Operand("l", self.literal(), type)
-        if encoded <= 127 or 235 <= encoded <= 238 or encoded in (251, 252, 253):
-            return Operand("s", encoded, type)
-        if 128 <= encoded <= 208 or 240 <= encoded <= 248:
-            return Operand("c", encoded, type)
-        if encoded in (_DPP8, _DPP8_FI, _DPP16):
-            self.refuse("uses DPP, which the translator does not do yet")
-        self.refuse(f"has the reserved source {encoded}")
-        raise AssertionError
-
-
-def _halves(operand: Operand) -> Operand:
-    """In the short encodings bit 7 of a 16-bit operand's register is its half."""
-    if operand.kind == "v" and operand.type[1:] == "16":
-        return operand._replace(index=operand.index & 0x7F, half=operand.index >> 7)
-    return operand
+# RDNA2 has op_sel where there is no short encoding, except here.
+_RDNA2_WHOLE = re.compile(r"v_((min|max)_[iu]16|mul_lo_u16|\w+rev_[bi]16)$")
+_WRITE_SCALAR = ("v_readfirstlane_b32", "v_readlane_b32")
 
 
 # ---- scalar ----
-def _sop1(bits: _Bits) -> Instruction:
-    name = bits.name(opcodes.SOP1, bits[15, 8], "SOP1")
+def _sop1(words: Words, f: Fields) -> Instruction:
+    name = words.name("SOP1", f["op"])
     dst, src = signature(name, 1)
+    if name.startswith("s_sendmsg_rtn"):  # the source's number is the message's
+        result = (words.scalar(f["sdst"], dst[0]),)
+        return Instruction(words.pc, 0, "SOP1", name, result, (), {"imm": f["ssrc0"]})
     return Instruction(
-        bits.pc, 0, "SOP1", name,
-        tuple(Operand("s", bits[22, 16], t) for t in dst),
-        tuple(bits.source(bits[7, 0], t) for t in src),
+        words.pc, 0, "SOP1", name,
+        tuple(words.scalar(f["sdst"], t) for t in dst),
+        tuple(words.source(f["ssrc0"], t) for t in src),
     )
 
 
-def _sop2(bits: _Bits) -> Instruction:
-    name = bits.name(opcodes.SOP2, bits[29, 23], "SOP2")
+def _sop2(words: Words, f: Fields) -> Instruction:
+    name = words.name("SOP2", f["op"])
     dst, src = signature(name, 2)
+    source = [words.source(f["ssrc0"], src[0]), words.source(f["ssrc1"], src[1])]
+    _insert_literal(words, name, source, src[0])
     return Instruction(
-        bits.pc, 0, "SOP2", name,
-        (Operand("s", bits[22, 16], dst[0]),),
-        (bits.source(bits[7, 0], src[0]), bits.source(bits[15, 8], src[1])),
+        words.pc, 0, "SOP2", name, (words.scalar(f["sdst"], dst[0]),), tuple(source)
     )
 
 
-def _sopk(bits: _Bits) -> Instruction:
-    name = bits.name(opcodes.SOPK, bits[27, 23], "SOPK")
-    register = Operand("s", bits[22, 16], "b64" if name == "s_call_b64" else "b32")
-    fields = {"imm": bits[15, 0]}
+def _insert_literal(words: Words, name: str, source: list[Operand], type: str) -> None:
+    """Adds the constant of fmamk and fmaak, which is no operand of the encoding."""
+    if name in _MIDDLE_LITERAL:
+        source.insert(1, Operand("l", words.literal(), type))
+    elif name in _LAST_LITERAL:
+        source.append(Operand("l", words.literal(), type))
+
+
+def _sopk(words: Words, f: Fields) -> Instruction:
+    name = words.name("SOPK", f["op"])
+    fields = {"imm": f["simm16"]}
     if name == "s_setreg_imm32_b32":
         return Instruction(
-            bits.pc, 0, "SOPK", name, (), (Operand("l", bits.literal(), "b32"),), fields
+            words.pc, 0, "SOPK", name, (), (Operand("l", words.literal(), "b32"),), fields
         )
-    reads = name.startswith(("s_cmpk", "s_setreg", "s_waitcnt"))
     if name == "s_version":
-        return Instruction(bits.pc, 0, "SOPK", name, (), (), fields)
+        return Instruction(words.pc, 0, "SOPK", name, (), (), fields)
+    register = words.scalar(f["sdst"], "b64" if name == "s_call_b64" else "b32")
+    reads = name.startswith(("s_cmpk", "s_setreg", "s_waitcnt", "s_subvector"))
     dst, src = ((), (register,)) if reads else ((register,), ())
-    return Instruction(bits.pc, 0, "SOPK", name, dst, src, fields)
+    return Instruction(words.pc, 0, "SOPK", name, dst, src, fields)
 
 
-def _sopc(bits: _Bits) -> Instruction:
-    name = bits.name(opcodes.SOPC, bits[22, 16], "SOPC")
+def _sopc(words: Words, f: Fields) -> Instruction:
+    name = words.name("SOPC", f["op"])
     _, src = signature(name, 2)
     return Instruction(
-        bits.pc, 0, "SOPC", name, (),
-        (bits.source(bits[7, 0], src[0]), bits.source(bits[15, 8], src[1])),
+        words.pc, 0, "SOPC", name, (),
+        (words.source(f["ssrc0"], src[0]), words.source(f["ssrc1"], src[1])),
     )
 
 
-def _sopp(bits: _Bits) -> Instruction:
-    name = bits.name(opcodes.SOPP, bits[22, 16], "SOPP")
-    return Instruction(bits.pc, 0, "SOPP", name, fields={"imm": bits[15, 0]})
-
-
-def _smem(bits: _Bits) -> Instruction:
-    bits.take_high()
-    name = bits.name(opcodes.SMEM, bits[25, 18], "SMEM")
-    offset = bits[52, 32]
-    fields = {
-        "offset": offset - (1 << 21) if offset >> 20 else offset,
-        "glc": bits[14, 14], "dlc": bits[13, 13],
-    }
-    if name.endswith("_inv"):
-        return Instruction(bits.pc, 0, "SMEM", name)
-    base = Operand("s", bits[5, 0] * 2, "b128" if "buffer" in name else "b64")
-    return Instruction(
-        bits.pc, 0, "SMEM", name,
-        (Operand("s", bits[12, 6], name.rsplit("_", 1)[1]),),
-        (base, Operand("s", bits[63, 57], "b32")),
-        fields,
-    )
+def _sopp(words: Words, f: Fields) -> Instruction:
+    name = words.name("SOPP", f["op"])
+    return Instruction(words.pc, 0, "SOPP", name, fields={"imm": f["simm16"]})
 
 
 # ---- vector ----
-def _vop1(bits: _Bits) -> Instruction:
-    name = bits.name(opcodes.VOP1, bits[16, 9], "VOP1")
-    dst, src = signature(name, 1)
-    if not dst:
-        return Instruction(bits.pc, 0, "VOP1", name)
-    kind = "s" if name == "v_readfirstlane_b32" else "v"
-    return Instruction(
-        bits.pc, 0, "VOP1", name,
-        (_halves(Operand(kind, bits[24, 17], dst[0])),),
-        (_halves(bits.source(bits[8, 0], src[0])),),
+def _half(words: Words, operand: Operand) -> Operand:
+    """In the short encodings bit 7 of a 16-bit operand's register is its half, since RDNA3."""
+    if words.generation is RDNA2 or operand.kind != "v" or operand.type[1:] != "16":
+        return operand
+    return operand._replace(index=operand.index & 0x7F, half=operand.index >> 7)
+
+
+def _first(words: Words, encoded: int, type: str, fields: Fields, compares: bool) -> Operand:
+    """The first source of VOP1, VOP2 and VOPC, which may announce DPP or SDWA."""
+    if encoded in (DPP8, DPP8_FI, DPP16) or (encoded == SDWA and words.generation is RDNA2):
+        operand = _controlled(words, encoded, type, fields, compares)
+        return operand if fields.get("scalar0") else _half(words, operand)
+    return _half(words, words.source(encoded, type))
+
+
+def _meant(words: Words, pattern: int) -> bool:
+    """Whether a DPP16 pattern exists: quad_perm, shifts and rotations of rows, mirrors, shares."""
+    if pattern >> 4 in (0x10, 0x11, 0x12, 0x15, 0x16):
+        return pattern >> 4 >= 0x15 or bool(pattern & 15)
+    return pattern < 0x100 or pattern in (0x140, 0x141)
+
+
+def _controlled(
+    words: Words, encoded: int, type: str, fields: Fields, compares: bool = False
+) -> Operand:
+    """Reads the dword of DPP or SDWA into `fields`; returns the first source."""
+    kind = "DPP16" if encoded == DPP16 else "SDWA" if encoded == SDWA else "DPP8"
+    control = CONTROLS["SDWAC" if kind == "SDWA" and compares else kind].read(words.take(4))
+    register = control.pop("src0")
+    if kind == "DPP16" and not _meant(words, control["dpp_ctrl"]):
+        words.refuse(f"has the reserved DPP pattern {control['dpp_ctrl']:#x}")
+    fields |= control
+    fields["control"] = encoded
+    if encoded == DPP8_FI:
+        fields["fi"] = 1
+    operand = words.source(register, type) if fields.get("scalar0") else (
+        Operand("v", register, type)
+    )
+    return _signed(operand, fields, 0)
+
+
+def _signed(operand: Operand, fields: Fields, place: int) -> Operand:
+    """With the sign modifiers of DPP and SDWA, which only numbers with a sign bit have."""
+    if operand.type[0] not in "fp":
+        return operand
+    return operand._replace(
+        negate=bool(fields.get(f"neg{place}")), absolute=bool(fields.get(f"abs{place}"))
     )
 
 
-def _vop2(bits: _Bits) -> Instruction:
-    name = bits.name(opcodes.VOP2, bits[30, 25], "VOP2")
+def _second(words: Words, register: int, type: str, fields: Fields) -> Operand:
+    """The second source of VOP2 and VOPC, with the modifiers that DPP and SDWA give it."""
+    if fields.get("scalar1"):
+        operand = words.source(register, type)
+    else:
+        operand = _half(words, Operand("v", register, type))
+    return _signed(operand, fields, 1) if "control" in fields else operand
+
+
+def _vop1(words: Words, f: Fields) -> Instruction:
+    name = words.name("VOP1", f["op"])
+    dst, src = signature(name, 1)
+    if not dst:
+        return Instruction(words.pc, 0, "VOP1", name)
+    fields: Fields = {}
+    source = _first(words, f["src0"], src[0], fields, False)
+    if name in _WRITE_SCALAR:
+        result = words.scalar(f["vdst"], dst[0])
+    else:
+        result = _half(words, Operand("v", f["vdst"], dst[0]))
+    return Instruction(words.pc, 0, "VOP1", name, (result,), (source,), fields)
+
+
+def _vop2(words: Words, f: Fields) -> Instruction:
+    name = words.name("VOP2", f["op"])
     dst, types = signature(name, 2)
-    second = Operand("v", bits[16, 9], types[1])
-    source = [_halves(bits.source(bits[8, 0], types[0])), _halves(second)]
-    if name in _MIDDLE_LITERAL:
-        source.insert(1, Operand("l", bits.literal(), types[0]))
-    if name in _LAST_LITERAL:
-        source.append(Operand("l", bits.literal(), types[0]))
-    results = [_halves(Operand("v", bits[24, 17], dst[0]))]
+    fields: Fields = {}
+    source = [_first(words, f["src0"], types[0], fields, False)]
+    source.append(_second(words, f["vsrc1"], types[1], fields))
+    if fields and name in _MIDDLE_LITERAL + _LAST_LITERAL:
+        words.refuse("has no form with DPP or SDWA")
+    _insert_literal(words, name, source, types[0])
+    results = [_half(words, Operand("v", f["vdst"], dst[0]))]
     if name in _READ_MASK:
         source.append(Operand("s", VCC, "m32"))
         if name != "v_cndmask_b32":
             results.append(Operand("s", VCC, "m32"))
-    return Instruction(bits.pc, 0, "VOP2", name, tuple(results), tuple(source))
+    return Instruction(words.pc, 0, "VOP2", name, tuple(results), tuple(source), fields)
 
 
-def _vopc(bits: _Bits) -> Instruction:
-    name = bits.name(opcodes.VOPC, bits[24, 17], "VOPC")
+def _vopc(words: Words, f: Fields) -> Instruction:
+    name = words.name("VOPC", f["op"])
     _, types = signature(name, 2)
+    fields: Fields = {}
+    if f["src0"] in (DPP8, DPP8_FI, DPP16) and words.generation is RDNA2:
+        words.refuse("compares with DPP, which RDNA2 does not")
+    source = (
+        _first(words, f["src0"], types[0], fields, True),
+        _second(words, f["vsrc1"], types[1], fields),
+    )
+    register = fields["sdst"] if fields.get("sd") else VCC
+    register = EXEC if name.startswith("v_cmpx") else register
     return Instruction(
-        bits.pc, 0, "VOPC", name,
-        (Operand("s", EXEC if name.startswith("v_cmpx") else VCC, "m32"),),
-        (
-            _halves(bits.source(bits[8, 0], types[0])),
-            _halves(Operand("v", bits[16, 9], types[1])),
-        ),
+        words.pc, 0, "VOPC", name, (words.scalar(register, "m32"),), source, fields
     )
 
 
-def _vop3_name(bits: _Bits) -> tuple[str, int]:
-    """The mnemonic and how many sources it has."""
-    opcode = bits[25, 16]
+def _vop3_name(words: Words, opcode: int) -> tuple[str, int]:
+    """The mnemonic and how many sources it has; the short encodings' opcodes return here."""
+    if opcode in words.generation.opcodes["VOP3"] or opcode >= 512:
+        name = words.name("VOP3", opcode)
+        return name, sources(name)
     if opcode < 256:
-        return bits.name(opcodes.VOPC, opcode, "VOP3"), 2
+        return words.name("VOPC", opcode), 2
     if opcode < 384:
-        name = bits.name(opcodes.VOP2, opcode - 256, "VOP3")
+        name = words.name("VOP2", opcode - 256)
         return name, 3 if name in _READ_MASK else 2
-    if opcode < 512:
-        return bits.name(opcodes.VOP1, opcode - 384, "VOP3"), 1
-    return bits.name(opcodes.VOP3, opcode, "VOP3"), 3 if opcode < 768 else 2
+    return words.name("VOP1", opcode - 384), 1
 
 
-def _vop3(bits: _Bits) -> Instruction:
-    bits.take_high()
-    name, count = _vop3_name(bits)
+def _vop3(words: Words, f: Fields) -> Instruction:
+    name, count = _vop3_name(words, f["op"])
+    if name in _MIDDLE_LITERAL + _LAST_LITERAL:
+        words.refuse("has no long encoding")
     dst, types = signature(name, count)
     carries = len(dst) == 2
-    negate, absolute = bits[63, 61], 0 if carries else bits[10, 8]
-    select = 0 if carries else bits[14, 11]
+    negate, absolute = f["neg"], 0 if carries else f["abs"]
+    select = f["op_sel"] if selects(name, dst, types) and (
+        words.generation is not RDNA2
+        or (name in words.generation.long_only and not _RDNA2_WHOLE.match(name))
+    ) else 0
+    if name.startswith("v_permlane"):
+        select &= 3
+    for place, type in enumerate(types):
+        if type[0] == "p":
+            select &= ~(1 << place)
+    fields = {"clamp": f["clamp"], "omod": f["omod"], "op_sel": select}
+    if name.startswith("v_cvt_sr_"):
+        fields["byte_sel"] = f["op_sel"] >> 2
     source = []
     for place, type in enumerate(types):
-        operand = bits.source(bits[40 + 9 * place, 32 + 9 * place], type)
+        encoded = f[f"src{place}"]
+        if place == 0 and encoded in (DPP8, DPP8_FI, DPP16) and words.generation is not RDNA2:
+            operand = _controlled(words, encoded, type, fields)
+        else:
+            operand = words.source(encoded, type)
         half = select >> place & 1 if operand.kind == "v" and type[1:] == "16" else -1
-        source.append(
-            operand._replace(
-                half=half,
-                negate=bool(negate >> place & 1),
-                absolute=bool(absolute >> place & 1),
-            )
-        )
-    results = [Operand("v", bits[7, 0], dst[0])]
-    if dst[0][1:] == "16":
-        results[0] = results[0]._replace(half=select >> 3)
-    if carries:
-        results.append(Operand("s", bits[14, 8], "m32"))
-    if name.startswith("v_cmp"):
-        results = [Operand("s", EXEC if name.startswith("v_cmpx") else bits[7, 0], "m32")]
-    elif name in ("v_readfirstlane_b32", "v_readlane_b32"):
-        results = [Operand("s", bits[7, 0], "b32")]
-    fields = {"clamp": bits[15, 15], "omod": bits[60, 59], "op_sel": select}
-    return Instruction(bits.pc, 0, "VOP3", name, tuple(results), tuple(source), fields)
-
-
-def _vop3p(bits: _Bits) -> Instruction:
-    bits.take_high()
-    opcode = bits[22, 16]
-    name = bits.name(opcodes.VOP3P, opcode, "VOP3P")
-    three = opcode in (0, 9, 14) or opcode >= 19
-    dst, types = signature(name, 3 if three else 2)
-    source = tuple(
-        bits.source(bits[40 + 9 * place, 32 + 9 * place], type)
-        for place, type in enumerate(types)
-    )
-    fields = {
-        "clamp": bits[15, 15],
-        "op_sel": bits[13, 11],
-        "op_sel_hi": bits[60, 59] | bits[14, 14] << 2,
-        "neg_lo": bits[63, 61],
-        "neg_hi": bits[10, 8],
-    }
+        signed = type[0] in "fp" or name == "v_cndmask_b16"
+        source.append(operand._replace(
+            half=half, negate=signed and bool(negate >> place & 1),
+            absolute=signed and bool(absolute >> place & 1),
+        ))
     return Instruction(
-        bits.pc, 0, "VOP3P", name, (Operand("v", bits[7, 0], dst[0]),), source, fields
+        words.pc, 0, "VOP3", name, _vop3_results(words, f, name, dst, select), tuple(source), fields
     )
 
 
-def _vopd(bits: _Bits) -> Instruction:
-    bits.take_high()
-    x = _vopd_half(bits, bits[25, 22], bits[63, 56], bits[8, 0], bits[16, 9])
-    register = bits[55, 49] << 1 | (~bits[56, 56] & 1)
-    x.second = _vopd_half(bits, bits[21, 17], register, bits[40, 32], bits[48, 41])
+def _vop3_results(
+    words: Words, f: Fields, name: str, dst: tuple[str, ...], select: int
+) -> tuple[Operand, ...]:
+    if not dst:
+        return ()
+    if name.startswith("v_cmp"):
+        return (words.scalar(EXEC if name.startswith("v_cmpx") else f["vdst"], "m32"),)
+    if name in _WRITE_SCALAR or name.startswith("v_s_"):
+        return (words.scalar(f["vdst"], dst[0]),)
+    result = Operand("v", f["vdst"], dst[0])
+    if dst[0][1:] == "16":
+        result = result._replace(half=select >> 3)
+    return (result, words.scalar(f["sdst"], "m32")) if len(dst) == 2 else (result,)
+
+
+def _vop3p(words: Words, f: Fields) -> Instruction:
+    name = words.name("VOP3P", f["op"])
+    if name.startswith(("v_wmma", "v_swmmac")):
+        dst, types = matrix_signature(words.generation.name, name)
+    else:
+        dst, types = signature(name, sources(name))
+    fields = {
+        "clamp": f["clamp"],
+        "op_sel": f["op_sel"],
+        "op_sel_hi": f["sel_hi"] | f["sel_hi2"] << 2,
+        "neg_lo": f["neg_lo"],
+        "neg_hi": f["neg_hi"],
+    }
+    source = []
+    for place, type in enumerate(types):
+        encoded = f[f"src{place}"]
+        if place == 0 and encoded in (DPP8, DPP8_FI, DPP16) and words.generation is not RDNA2:
+            operand = _controlled(words, encoded, type, fields)
+            source.append(operand._replace(negate=False, absolute=False))
+        else:
+            source.append(words.source(encoded, type))
+    return Instruction(
+        words.pc, 0, "VOP3P", name, (Operand("v", f["vdst"], dst[0]),), tuple(source), fields
+    )
+
+
+def _vopd(words: Words, f: Fields) -> Instruction:
+    x = _vopd_half(words, f["opx"], f["vdstx"], f["src0x"], f["vsrc1x"])
+    register = f["vdsty"] << 1 | (~f["vdstx"] & 1)
+    x.second = _vopd_half(words, f["opy"], register, f["src0y"], f["vsrc1y"])
     return x
 
 
-def _vopd_half(bits: _Bits, opcode: int, dst: int, src0: int, src1: int) -> Instruction:
-    name = bits.name(opcodes.VOPD, opcode, "VOPD")
-    if name == "v_dual_dot2acc_f32_f16":
-        types: tuple[str, ...] = ("p32", "p32")
-    else:
-        _, types = signature(name.replace("dual_", ""), 2)
-    source = [bits.source(src0, types[0])]
+def _vopd_half(words: Words, opcode: int, dst: int, src0: int, src1: int) -> Instruction:
+    name = words.name("VOPD", opcode)
+    _, types = signature(name.replace("dual_", ""), 2)
+    source = [words.source(src0, types[0])]
     if not name.startswith("v_dual_mov"):
         source.append(Operand("v", src1, types[1]))
-    if name in _MIDDLE_LITERAL:
-        source.insert(1, Operand("l", bits.literal(), "f32"))
-    if name in _LAST_LITERAL:
-        source.append(Operand("l", bits.literal(), "f32"))
+    _insert_literal(words, name, source, "f32")
     if name == "v_dual_cndmask_b32":
         source.append(Operand("s", VCC, "m32"))
     return Instruction(
-        bits.pc, 0, "VOPD", name, (Operand("v", dst, types[0]),), tuple(source)
+        words.pc, 0, "VOPD", name, (Operand("v", dst, types[0]),), tuple(source)
     )
 
 
-# ---- memory ----
-def _data_type(name: str) -> str:
-    """The type of the data that a memory instruction moves, as registers hold it."""
-    word = next(w for w in reversed(name.split("_")) if w[1:].isdigit() and w[0] in "bfiu")
-    if word[0] == "d" or word == "b16" or word[1:] in ("8", "16"):
-        return "b32"
-    return word
-
-
-def _twice(type: str) -> str:
-    return f"b{2 * int(type[1:])}"
-
-
-def _ds(bits: _Bits) -> Instruction:
-    bits.take_high()
-    if bits[17, 17]:
-        bits.refuse("uses GDS, which compute kernels do not have")
-    name = bits.name(opcodes.DS, bits[25, 18], "DS")
-    if name == "ds_nop":
-        return Instruction(bits.pc, 0, "DS", name)
-    fields = {"offset0": bits[39 - 32, 0], "offset1": bits[15, 8]}
-    if "2addr" not in name:
-        fields = {"offset": bits[15, 0]}
-    type = _data_type(name)
-    address = Operand("v", bits[39, 32], "b32")
-    data = Operand("v", bits[47, 40], type)
-    other = Operand("v", bits[55, 48], type)
-    result = Operand("v", bits[63, 56], type)
-    both = result._replace(type=_twice(type))
-    if name in ("ds_consume", "ds_append") or name.startswith("ds_load_addtid"):
-        return Instruction(bits.pc, 0, "DS", name, (result,), (), fields)
-    if name.startswith("ds_store_addtid"):
-        return Instruction(bits.pc, 0, "DS", name, (), (data,), fields)
-    if name.startswith("ds_load_2addr"):
-        return Instruction(bits.pc, 0, "DS", name, (both,), (address,), fields)
-    if name.startswith(("ds_load", "ds_swizzle")):
-        return Instruction(bits.pc, 0, "DS", name, (result,), (address,), fields)
-    returns = "_rtn_" in name or name in ("ds_permute_b32", "ds_bpermute_b32")
-    two = any(part in name for part in ("2addr", "cmpstore", "mskor", "wrap"))
-    source = (address, data, other) if two else (address, data)
-    dst = (both if "2addr" in name else result,) if returns else ()
-    return Instruction(bits.pc, 0, "DS", name, dst, source, fields)
-
-
-def _flat(bits: _Bits) -> Instruction:
-    bits.take_high()
-    segment = bits[17, 16]
-    if segment > 2:
-        bits.refuse("names segment 3")
-    format = ("FLAT", "SCRATCH", "GLOBAL")[segment]
-    table = (opcodes.FLAT, opcodes.SCRATCH, opcodes.GLOBAL)[segment]
-    name = bits.name(table, bits[24, 18], format)
-    offset = bits[12, 0]
-    glc = bits[14, 14]
-    fields = {
-        "offset": offset - (1 << 13) if offset >> 12 else offset,
-        "glc": glc, "slc": bits[15, 15], "dlc": bits[13, 13], "sve": bits[55, 55],
-    }
-    type = _data_type(name)
-    scalar = Operand("s", bits[54, 48], "b32" if segment == 1 else "b64")
-    wide = segment == 0 or (segment == 2 and scalar.index == NULL)
-    address = Operand("v", bits[39, 32], "b64" if wide else "b32")
-    result = Operand("v", bits[63, 56], type)
-    data = Operand("v", bits[47, 40], _twice(type) if "cmpswap" in name else type)
-    source: tuple[Operand, ...] = (address, scalar)
-    if "_load_" not in name:
-        source += (data,)
-    returns = "_load_" in name or ("atomic" in name and glc)
-    return Instruction(bits.pc, 0, format, name, (result,) if returns else (), source, fields)
-
-
-def _mubuf(bits: _Bits) -> Instruction:
-    """Of the buffer instructions only the two that invalidate caches."""
-    bits.take_high()
-    name = opcodes.MUBUF.get(bits[25, 18])
-    if name is None:
-        bits.refuse("accesses memory through a buffer resource, which is not translated yet")
-        raise AssertionError
-    return Instruction(bits.pc, 0, "MUBUF", name)
-
-
-# (mask, value, decoder) of the first word; the first that fits is it.
-_ENCODINGS: tuple[tuple[int, int, Callable[[_Bits], Instruction]], ...] = (
-    (0xFF800000, 0xBE800000, _sop1),
-    (0xFF800000, 0xBF000000, _sopc),
-    (0xFF800000, 0xBF800000, _sopp),
-    (0xF0000000, 0xB0000000, _sopk),
-    (0xC0000000, 0x80000000, _sop2),
-    (0xFE000000, 0x7E000000, _vop1),
-    (0xFE000000, 0x7C000000, _vopc),
-    (0x80000000, 0x00000000, _vop2),
-    (0xFC000000, 0xD4000000, _vop3),
-    (0xFF000000, 0xCC000000, _vop3p),
-    (0xFC000000, 0xC8000000, _vopd),
-    (0xFC000000, 0xF4000000, _smem),
-    (0xFC000000, 0xD8000000, _ds),
-    (0xFC000000, 0xDC000000, _flat),
-    (0xFC000000, 0xE0000000, _mubuf),
-)
+_FORMATS: dict[str, Callable[[Words, Fields], Instruction]] = {
+    "SOP1": _sop1, "SOP2": _sop2, "SOPC": _sopc, "SOPK": _sopk, "SOPP": _sopp,
+    "VOP1": _vop1, "VOP2": _vop2, "VOPC": _vopc, "VOP3": _vop3, "VOP3P": _vop3p, "VOPD": _vopd,
+    **rdna_formats.FORMATS,
+}
 
 
 def _wide_masks(instruction: Instruction) -> Instruction:
@@ -414,17 +337,32 @@ def _wide_masks(instruction: Instruction) -> Instruction:
 
 
 def decode(
-    code: bytes, offset: int = 0, pc: int | None = None, wave_size: int = 32
+    code: bytes, offset: int = 0, pc: int | None = None, wave_size: int = 32,
+    generation: Generation = RDNA3,
 ) -> Instruction:
     """The instruction at `offset` in `code`; `pc` is what it is called, by default the offset.
 
     Raises UnknownInstruction, naming pc and bytes.
     """
-    bits = _Bits(code, offset, offset if pc is None else pc)
-    for mask, value, decoder in _ENCODINGS:
-        if bits.low & mask == value:
-            instruction = decoder(bits)
-            instruction.size_bytes = bits.size_bytes
-            return instruction if wave_size == 32 else _wide_masks(instruction)
-    bits.refuse("has an encoding that the translator does not know")
-    raise AssertionError
+    words = Words(generation, code, offset, offset if pc is None else pc)
+    first = words.take(4)
+    layout = generation.layout(first)
+    if layout is None:
+        words.refuse("has an encoding that the translator does not know")
+        raise AssertionError
+    words.format = layout.name
+    if layout.size_bytes > 4:
+        first |= words.take(layout.size_bytes - 4) << 32
+    instruction = _FORMATS[layout.name](words, layout.read(first))
+    instruction.size_bytes = words.size_bytes
+    return instruction if wave_size == 32 else _wide_masks(instruction)
+
+
+def decode_rdna2(code: bytes, offset: int, pc: int | None, wave_size: int) -> Instruction:
+    """`decode` for gfx10.3."""
+    return decode(code, offset, pc, wave_size, RDNA2)
+
+
+def decode_rdna4(code: bytes, offset: int, pc: int | None, wave_size: int) -> Instruction:
+    """`decode` for gfx12."""
+    return decode(code, offset, pc, wave_size, RDNA4)

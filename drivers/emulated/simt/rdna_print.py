@@ -1,17 +1,32 @@
-"""RDNA3 instructions as text, spelled as LLVM's assembler spells them."""
+"""RDNA instructions as text, spelled as LLVM's disassembler spells them.
+
+Not for people only: the decoder's tests compare this text with LLVM's.
+"""
 
 from __future__ import annotations
 
 from drivers.emulated.simt.instruction import Instruction, Operand, dwords
-from drivers.emulated.simt.rdna_decode import NULL
+from drivers.emulated.simt.rdna_bits import (
+    DPP8,
+    DPP8_FI,
+    DPP16,
+    NULL,
+    RDNA2,
+    RDNA3,
+    RDNA4,
+    SDWA,
+    Generation,
+)
 
 _SPECIAL = {
     106: "vcc_lo", 107: "vcc_hi", 124: "null", 125: "m0", 126: "exec_lo", 127: "exec_hi",
     235: "src_shared_base", 236: "src_shared_limit", 237: "src_private_base",
-    238: "src_private_limit", 251: "src_vccz", 252: "src_execz", 253: "src_scc",
+    238: "src_private_limit", 239: "src_pops_exiting_wave_id", 251: "src_vccz", 252: "src_execz",
+    253: "src_scc", 254: "src_lds_direct",
 }
 _PAIRS = {106: "vcc", 126: "exec", 124: "null"}
 _FLOATS = ("0.5", "-0.5", "1.0", "-1.0", "2.0", "-2.0", "4.0", "-4.0")
+_HALVES = (0x3800, 0xB800, 0x3C00, 0xBC00, 0x4000, 0xC000, 0x4400, 0xC400, 0x3118)
 _DELAYS = (
     "NO_DEP", "VALU_DEP_1", "VALU_DEP_2", "VALU_DEP_3", "VALU_DEP_4", "TRANS32_DEP_1",
     "TRANS32_DEP_2", "TRANS32_DEP_3", "FMA_ACCUM_CYCLE_1", "SALU_CYCLE_1", "SALU_CYCLE_2",
@@ -24,27 +39,40 @@ _COUNTERS = (("hold_cnt", 7, 1), ("sa_sdst", 0, 1), ("va_vdst", 12, 15), ("va_sd
 # VOP3 instructions that also have a short encoding say which they are; these have none.
 _SHORT_ONLY = {"v_fmamk_f32", "v_fmaak_f32", "v_fmamk_f16", "v_fmaak_f16", "v_swap_b32",
                "v_readfirstlane_b32", "v_pk_fmac_f16", "v_dot2acc_f32_f16", "v_permlane64_b32",
-               "v_movrelsd_2_b32", "v_swaprel_b32", "v_nop"}
+               "v_swaprel_b32", "v_nop", "v_pipeflush", "v_clrexcp", "v_dot4c_i32_i8"}
+_ALONE = {"s_endpgm", "s_endpgm_saved", "s_barrier", "s_icache_inv", "s_wait_idle", "s_code_end",
+          "s_wakeup", "s_ttracedata", "s_endpgm_ordered_ps_done", "s_barrier_leave"}
+_SELECTS = ("BYTE_0", "BYTE_1", "BYTE_2", "BYTE_3", "WORD_0", "WORD_1", "DWORD")
+_UNUSED = ("UNUSED_PAD", "UNUSED_SEXT", "UNUSED_PRESERVE")
 
 
-def operand(given: Operand) -> str:
-    """One operand with its modifiers."""
-    text = _plain(given)
+_NAMED = ("", ".l", ".h")
+_UPPER = ("", "", ".h")
+_WHOLE = ("", "", "")
+
+
+def operand(given: Operand, halves: tuple[str, str, str] = _NAMED) -> str:
+    """One operand with its modifiers; `halves` stand behind a register, its low and high half."""
+    text = _plain(given, halves)
     if given.absolute:
         text = f"|{text}|"
+    if given.negate and given.kind in "cl" and not given.absolute:
+        return f"neg({text})"
     return f"-{text}" if given.negate else text
 
 
-def _plain(given: Operand) -> str:
+def _plain(given: Operand, halves: tuple[str, str, str]) -> str:
     kind, index, count = given.kind, given.index, dwords(given.type)
     if kind == "l":
         return f"{index:#x}"
     if kind == "c":
         if index <= 208:
             return str(index - 128 if index <= 192 else 192 - index)
+        if given.type in ("b16", "i16", "u16"):
+            return f"{_HALVES[index - 240]:#x}"
         if index == 248:
-            return "0.15915494309189532" if given.type == "f64" else (
-                "0.1592" if given.type[1:] == "16" else "0.15915494"
+            return "0.15915494309189532" if dwords(given.type) > 1 else (
+                "0.1592" if given.type[1:] == "16" and halves is _NAMED else "0.15915494"
             )
         return _FLOATS[index - 240]
     if kind == "s" and index >= 106:
@@ -55,11 +83,19 @@ def _plain(given: Operand) -> str:
             return f"ttmp[{index - 108}{last}" if last else f"ttmp{index - 108}"
         return _SPECIAL[index]
     text = f"{kind}{index}" if count == 1 else f"{kind}[{index}:{index + count - 1}]"
-    return text + ("", ".l", ".h")[given.half + 1]
+    return text + halves[given.half + 1]
 
 
 def _mixed(given: Operand, place: int, fields: dict[str, int]) -> str:
-    """A source of v_fma_mix, where neg_lo negates and neg_hi takes the absolute value."""
+    """A source of v_fma_mix, where neg_lo negates and neg_hi takes the absolute value.
+
+    LLVM shows the low half of a literal.
+    """
+    if given.kind == "l":
+        low = given.index & 0xFFFF
+        given = given._replace(kind="c", index=128 + low) if low <= 64 else (
+            given._replace(index=low)
+        )
     return operand(given._replace(
         negate=bool(fields["neg_lo"] >> place & 1), absolute=bool(fields["neg_hi"] >> place & 1)
     ))
@@ -69,42 +105,121 @@ def _bits(value: int, count: int) -> str:
     return "[" + ",".join(str(value >> place & 1) for place in range(count)) + "]"
 
 
-def _modifiers(i: Instruction) -> str:
+def _cache(i: Instruction, generation: Generation) -> str:
+    """Cache and wait bits of a memory instruction."""
+    fields = i.fields
+    if "th" not in fields:
+        return "".join(f" {name}" for name in ("glc", "slc", "dlc") if fields.get(name))
+    return _temporal(i) + ("", " scope:SCOPE_SE", " scope:SCOPE_DEV", " scope:SCOPE_SYS")[
+        fields["scope"]
+    ]
+
+
+def _temporal(i: Instruction) -> str:
+    """RDNA4's temporal hint."""
+    th, scope = i.fields["th"], i.fields["scope"]
+    if not th:
+        return ""
+    if "atomic" in i.name:
+        if th & 4:
+            word = f"CASCADE_{'NT' if th & 2 else 'RT'}" if scope >= 2 else f"{th:#x}"
+        else:
+            word = ("", "RETURN", "NT", "NT_RETURN")[th]
+        return f" th:TH_ATOMIC_{word}"
+    store = "_store_" in i.name
+    word = ("", "NT", "HT", "RT_WB" if store else "LU", "NT_RT", "RT_NT", "NT_HT", "NT_WB")[th]
+    if th == 7 and not store:
+        return " th:0x7"
+    if th == 3 and scope == 3:
+        word = "BYPASS"
+    return f" th:TH_{'STORE' if store else 'LOAD'}_{word}"
+
+
+def _controls(i: Instruction) -> str:
+    """What DPP and SDWA say."""
+    f = i.fields
+    if f["control"] in (DPP8, DPP8_FI):
+        lanes = ",".join(str(f["sel"] >> 3 * lane & 7) for lane in range(8))
+        return f" dpp8:[{lanes}]" + (" fi:1" if f.get("fi") else "")
+    if f["control"] == SDWA:
+        text = ""
+        if "dst_sel" in f:
+            text += f" dst_sel:{_SELECTS[f['dst_sel']]} dst_unused:{_UNUSED[f['dst_unused']]}"
+        for place in range(1 if i.format == "VOP1" else 2):
+            text += f" src{place}_sel:{_SELECTS[f[f'src{place}_sel']]}"
+        return text
+    return " " + _pattern(f["dpp_ctrl"]) + (
+        f" row_mask:{f['row_mask']:#x} bank_mask:{f['bank_mask']:#x}"
+        + (" bound_ctrl:1" if f["bound_ctrl"] else "") + (" fi:1" if f["fi"] else "")
+    )
+
+
+def _pattern(control: int) -> str:
+    if control < 0x100:
+        return "quad_perm:[" + ",".join(str(control >> 2 * lane & 3) for lane in range(4)) + "]"
+    kind = control >> 4
+    if kind == 0x14:
+        return ("row_mirror", "row_half_mirror")[control & 15]
+    names = {0x10: "row_shl", 0x11: "row_shr", 0x12: "row_ror", 0x15: "row_share",
+             0x16: "row_xmask"}
+    return f"{names[kind]}:{control & 15}"
+
+
+def _modifiers(i: Instruction, generation: Generation, true16: bool) -> str:
     """What stands behind the operands."""
     fields, text = i.fields, ""
     if i.format == "DS":
         for name in ("offset", "offset0", "offset1"):
             if fields.get(name):
                 text += f" {name}:{fields[name]}"
-    elif i.format in ("GLOBAL", "FLAT", "SCRATCH"):
-        text += f" offset:{fields['offset']}" if fields["offset"] else ""
-        text += "".join(f" {name}" for name in ("glc", "slc", "dlc") if fields[name])
-    elif i.format == "SMEM":
-        text += "".join(f" {name}" for name in ("glc", "dlc") if fields.get(name))
-    elif i.format == "VOP3P":
+        return text
+    if i.format in ("GLOBAL", "FLAT", "SCRATCH", "MUBUF"):
+        for name in ("idxen", "offen"):
+            text += f" {name}" if fields.get(name) else ""
+        text += f" offset:{fields['offset']}" if fields.get("offset") else ""
+        return text + _cache(i, generation)
+    if i.format == "SMEM":
+        return "" if "prefetch" in i.name else _cache(i, generation)
+    if i.format == "VOP3P":
         count = len(i.src)
         every = (1 << count) - 1
         mixed = i.name.startswith("v_fma_mix")
         usual = 0 if mixed else every
-        text += f" op_sel:{_bits(fields['op_sel'], count)}" if fields["op_sel"] else ""
-        if fields["op_sel_hi"] & every != usual:
-            text += f" op_sel_hi:{_bits(fields['op_sel_hi'], count)}"
+        if not i.name.startswith(("v_wmma_f32", "v_wmma_i32")):
+            text += f" op_sel:{_bits(fields['op_sel'], count)}" if fields["op_sel"] else ""
+            if fields["op_sel_hi"] & every != usual:
+                text += f" op_sel_hi:{_bits(fields['op_sel_hi'], count)}"
         if not mixed:
             for name in ("neg_lo", "neg_hi"):
                 text += f" {name}:{_bits(fields[name], count)}" if fields[name] else ""
+    elif fields.get("op_sel") and not true16:
+        count, select = len(i.src), fields["op_sel"]
+        if i.name.startswith("v_permlane"):
+            count = 1
+        else:
+            select = select & (1 << count) - 1 | (select >> 3) << count
+        text += f" op_sel:{_bits(select, count + 1)}"
+    text += f" byte_sel:{fields['byte_sel']}" if fields.get("byte_sel") else ""
     text += " clamp" if fields.get("clamp") else ""
-    return text + ("", " mul:2", " mul:4", " div:2")[fields.get("omod", 0)]
+    text += ("", " mul:2", " mul:4", " div:2")[fields.get("omod", 0)]
+    return text + (_controls(i) if "control" in fields else "")
 
 
-def _waits(value: int) -> str:
-    """s_waitcnt: gfx11 has expcnt in bits 2–0, lgkmcnt in 9–4, vmcnt in 15–10."""
-    parts = [("vmcnt", value >> 10, 63), ("expcnt", value & 7, 7),
-             ("lgkmcnt", value >> 4 & 63, 63)]
+def _waits(value: int, generation: Generation) -> str:
+    """s_waitcnt: its counters lie where each generation found room for them."""
+    if generation is RDNA2:
+        parts = [("vmcnt", value & 15 | value >> 14 << 4, 63), ("expcnt", value >> 4 & 7, 7),
+                 ("lgkmcnt", value >> 8 & 63, 63)]
+    else:
+        parts = [("vmcnt", value >> 10, 63), ("expcnt", value & 7, 7),
+                 ("lgkmcnt", value >> 4 & 63, 63)]
     said = [f"{name}({count})" for name, count, most in parts if count != most]
     return " ".join(said or [f"{name}({count})" for name, count, _ in parts])
 
 
 def _delay(value: int) -> str:
+    if max(value & 15, value >> 7 & 15) >= len(_DELAYS) or (value >> 4 & 7) >= len(_SKIPS):
+        return f"{value:#x}"
     parts = [f"instid0({_DELAYS[value & 15]})"]
     if value >> 4 & 7:
         parts.append(f"instskip({_SKIPS[value >> 4 & 7]})")
@@ -113,38 +228,58 @@ def _delay(value: int) -> str:
     return " | ".join(parts)
 
 
-def _program(i: Instruction) -> str:
+def _program(i: Instruction, generation: Generation) -> str:
     """The immediate of a SOPP."""
     value = i.fields["imm"]
     if "branch" in i.name:
         return f" {value}"
-    if i.name == "s_waitcnt":
-        return " " + _waits(value)
+    if i.name == "s_waitcnt" and generation is not RDNA4:
+        return " " + _waits(value, generation)
     if i.name == "s_delay_alu":
         return " " + _delay(value)
-    if i.name in ("s_endpgm", "s_barrier", "s_icache_inv", "s_wait_idle", "s_code_end"):
-        return f" {value}" if value else ""
+    if not value and i.name in _ALONE:
+        return ""
     if i.name == "s_waitcnt_depctr":
         counts = ((name, value >> first & most, most) for name, first, most in _COUNTERS)
         return "".join(f" depctr_{name}({count})" for name, count, most in counts if count != most)
     if i.name == "s_sendmsg":
-        return " sendmsg(MSG_DEALLOC_VGPRS)" if value == 3 else f" sendmsg({value})"
-    decimal = ("s_nop", "s_sleep", "s_setprio", "s_denorm_mode", "s_sethalt", "s_trap")
+        return " sendmsg(MSG_DEALLOC_VGPRS)" if value == 3 and generation is not RDNA2 else (
+            f" {value}"
+        )
+    decimal = ("s_endpgm", "s_nop", "s_sleep", "s_setprio", "s_denorm_mode", "s_sethalt", "s_trap")
     return f" {value}" if i.name in decimal else f" {value:#x}"
 
 
-def _memory_operands(i: Instruction) -> list[str]:
+def _memory_operands(i: Instruction, generation: Generation, true16: bool) -> list[str]:
     if i.format == "SMEM":
         if not i.src:
-            return []
-        base, offset = i.src
+            return [operand(o) for o in i.dst]
+        *bases, offset = i.src
         shown = f"{i.fields['offset']:#x}" if i.fields["offset"] >= 0 else (
             f"-{-i.fields['offset']:#x}"
         )
         if offset.index != NULL:
             register = operand(offset)
-            shown = f"{register} offset:{shown}" if i.fields["offset"] else register
-        return [operand(i.dst[0]), operand(base), shown]
+            if i.fields["offset"] or generation is RDNA4:
+                shown = f"{register} offset:{shown}"
+            else:
+                shown = register
+        elif not i.fields["offset"] and generation is not RDNA4 and not true16:
+            shown = "null"
+        if "prefetch" in i.name:
+            distance = f"{i.fields['offset']:#x}"
+            return [*map(operand, bases), distance, operand(offset), str(i.fields["imm"])]
+        return [*map(operand, i.dst), *map(operand, bases), shown]
+    if not i.src:
+        return []
+    if i.format == "MUBUF":
+        address, resource, offset, *data = i.src
+        where = operand(address) if i.fields["offen"] or i.fields["idxen"] else "off"
+        moved = [operand(o) for o in data or i.dst]
+        return [*moved, where, operand(resource), operand(offset)]
+    if "addtid" in i.name:
+        scalar = "off" if i.src[0].index == NULL else operand(i.src[0])
+        return [*(operand(o) for o in (*i.dst, *i.src[1:])), scalar]
     address, scalar_base, *data = i.src
     where = operand(address)
     scalar = "off" if scalar_base.index == NULL else operand(scalar_base)
@@ -157,33 +292,51 @@ def _memory_operands(i: Instruction) -> list[str]:
     return [*results, places[0], *map(operand, data), places[1]]
 
 
-def text(i: Instruction) -> str:
+def _mnemonic(i: Instruction, generation: Generation) -> str:
+    name: str = generation.spelling[i.name]
+    control = {DPP8: "_dpp", DPP8_FI: "_dpp", DPP16: "_dpp", SDWA: "_sdwa"}.get(
+        i.fields.get("control", 0), ""
+    )
+    if i.format in ("VOP1", "VOP2", "VOPC"):
+        if i.format == "VOPC" and control == "_dpp":
+            control = " "  # LLVM's text for VOPC lacks the word
+        return name + (control.strip() or ("" if control or i.name in _SHORT_ONLY else "_e32"))
+    if i.format == "VOP3":
+        long = i.name not in generation.opcodes["VOP3"].values()
+        return name + ("_e64" if long or control else "") + control
+    return name + ("_e64" if control else "") + control
+
+
+def text(i: Instruction, generation: Generation = RDNA3, true16: bool = True) -> str:
     """The instruction as a line of assembly; branches show their distance in dwords."""
-    name = i.name
+    name = _mnemonic(i, generation)
+    true16 = true16 or i.name == "v_mov_b16"
     if i.format == "SOPP":
-        return name + _program(i)
-    if i.format in ("VOP1", "VOP2", "VOPC") and name not in _SHORT_ONLY:
-        name += "_e32"
-    elif i.format == "VOP3" and _has_short(i):
-        name += "_e64"
-    if i.format in ("SMEM", "GLOBAL", "FLAT", "SCRATCH"):
-        operands = _memory_operands(i)
+        return name + _program(i, generation)
+    if i.format in ("SMEM", "GLOBAL", "FLAT", "SCRATCH", "MUBUF"):
+        operands = _memory_operands(i, generation, true16)
     else:
         destinations = list(i.dst)
         if i.name.startswith("v_cmpx"):
             destinations = []
-        operands = [operand(o) for o in (*destinations, *i.src)]
+        halves = _NAMED if true16 else _WHOLE if i.format == "VOP3" else _UPPER
+        operands = [operand(o, halves) for o in (*destinations, *i.src)]
+        if i.format == "SOPC":  # constants of 16 bits are shown by their bits
+            operands = [operand(o._replace(type=o.type.replace("f16", "b16")))
+                        for o in (*destinations, *i.src)]
+        for place in range(min(2, len(i.src))):
+            if i.fields.get(f"sext{place}") and i.src[place].type[0] != "f":
+                operands[len(destinations) + place] = f"sext({operand(i.src[place])})"
         if i.name.startswith("v_fma_mix"):
             operands = [operands[0], *map(_mixed, i.src, range(3), [i.fields] * 3)]
         if i.format == "VOPD" and i.name.endswith("cndmask_b32"):
             operands.pop()  # vcc_lo goes without saying
     if i.format == "SOPK":
-        operands.append(f"{i.fields['imm']:#x}")
-    line = name + (" " if operands else "") + ", ".join(operands) + _modifiers(i)
-    return line if i.second is None else f"{line} :: {text(i.second)}"
-
-
-def _has_short(i: Instruction) -> bool:
-    from drivers.emulated.simt import rdna3_opcodes as opcodes
-
-    return i.name not in opcodes.VOP3.values()
+        place = 0 if i.name.startswith("s_setreg") else len(operands)
+        operands.insert(place, f"{i.fields['imm']:#x}")
+    elif i.name.startswith("s_sendmsg_rtn"):
+        operands.append(f"sendmsg({i.fields['imm']}, 0, 0)")
+    line = name + (" " if operands else "") + ", ".join(operands) + _modifiers(
+        i, generation, true16
+    )
+    return line if i.second is None else f"{line} :: {text(i.second, generation, true16)}"

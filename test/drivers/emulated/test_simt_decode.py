@@ -99,7 +99,7 @@ def test_every_instruction_reads_as_llvm_prints_it(name):
         ([0xBE80FFFF & ~0xFF00 | 0xFE00], "opcode 254"),
         ([0xE8000000, 0], "encoding"),
         ([0xD4000000 | 900 << 16, 0], "opcode 900"),
-        ([0x7E0002FA], "DPP"),
+        ([0x7E0002FA], "cut off"),
         ([0x7E0002FF], "cut off"),
         ([0xBE8000D1], "reserved source 209"),
     ],

@@ -1,0 +1,167 @@
+"""RDNA machine code → instructions: the memory formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from drivers.emulated.simt.instruction import Instruction, Operand
+from drivers.emulated.simt.rdna_bits import NULL, RDNA2, Fields, Words
+
+_CACHE = ("glc", "slc", "dlc", "th", "scope", "lds", "tfe")
+
+
+def _data_type(name: str) -> str:
+    """The type of the data that a memory instruction moves, as registers hold it."""
+    if name.endswith("_block"):
+        return "b1024"
+    words = [w for w in name.split("_") if w[1:].isdigit() and w[0] in "bfiu"]
+    word = words[-1] if words else "b32"
+    if word[0] == "d" or word == "b16" or word[1:] in ("8", "16"):
+        return "b32"
+    return word
+
+
+def _twice(type: str) -> str:
+    return f"b{2 * int(type[1:])}"
+
+
+def _signed(value: int, bits: int) -> int:
+    return value - (1 << bits) if value >> bits - 1 else value
+
+
+def _cache(f: Fields) -> Fields:
+    """What says how caches and counters take part."""
+    return {name: f[name] for name in _CACHE if name in f}
+
+
+# ---- scalar loads ----
+def _smem(words: Words, f: Fields) -> Instruction:
+    name = words.name("SMEM", f["op"])
+    bits = 24 if "th" in f else 21
+    fields = {"offset": _signed(f["offset"], bits), **_cache(f)}
+    if name.endswith(("_inv", "_wb")):
+        return Instruction(words.pc, 0, "SMEM", name)
+    if name in ("s_memtime", "s_memrealtime"):
+        return Instruction(words.pc, 0, "SMEM", name, (words.scalar(f["sdata"], "b64"),))
+    soffset = words.scalar(f["soffset"], "b32")
+    if name.endswith("_pc_rel"):
+        fields["imm"] = f["sdata"]
+        return Instruction(words.pc, 0, "SMEM", name, (), (soffset,), fields)
+    base = words.scalar(f["sbase"] * 2, "b128" if "buffer" in name else "b64")
+    if "prefetch" in name or "probe" in name:
+        fields["imm"] = f["sdata"]
+        return Instruction(words.pc, 0, "SMEM", name, (), (base, soffset), fields)
+    type = _data_type(name)
+    return Instruction(
+        words.pc, 0, "SMEM", name, (words.scalar(f["sdata"], type),), (base, soffset), fields
+    )
+
+
+# ---- local memory ----
+def _ds(words: Words, f: Fields) -> Instruction:
+    if f.get("gds"):
+        words.refuse("uses GDS, which compute kernels do not have")
+    name = words.name("DS", f["op"])
+    if name == "ds_nop":
+        return Instruction(words.pc, 0, "DS", name)
+    fields = {"offset0": f["offset0"], "offset1": f["offset1"]}
+    if "2addr" not in name:
+        fields = {"offset": f["offset0"] | f["offset1"] << 8}
+    type = "b32" if "_pk_" in name else _data_type(name)
+    address = Operand("v", f["addr"], "b32")
+    data, other = Operand("v", f["data0"], type), Operand("v", f["data1"], type)
+    result = Operand("v", f["vdst"], type)
+    both = result._replace(type=_twice(type))
+    if name in ("ds_consume", "ds_append") or name.startswith("ds_load_addtid"):
+        return Instruction(words.pc, 0, "DS", name, (result,), (), fields)
+    if name.startswith("ds_store_addtid"):
+        return Instruction(words.pc, 0, "DS", name, (), (data,), fields)
+    if name.startswith("ds_load_2addr"):
+        return Instruction(words.pc, 0, "DS", name, (both,), (address,), fields)
+    if name.startswith(("ds_load", "ds_swizzle")):
+        return Instruction(words.pc, 0, "DS", name, (result,), (address,), fields)
+    returns = "_rtn_" in name or name in ("ds_permute_b32", "ds_bpermute_b32")
+    two = any(part in name for part in ("2addr", "cmpst", "mskor", "wrap"))
+    source = (address, data, other) if two else (address, data)
+    dst = (both if "2addr" in name else result,) if returns else ()
+    return Instruction(words.pc, 0, "DS", name, dst, source, fields)
+
+
+# ---- flat, global and scratch ----
+def _flat(words: Words, f: Fields) -> Instruction:
+    segment = f["seg"]
+    if segment > 2:
+        words.refuse("names segment 3")
+    if f.get("lds"):
+        words.refuse("loads into LDS, which is not translated yet")
+    words.format = format = ("FLAT", "SCRATCH", "GLOBAL")[segment]
+    name = words.name(format, f["op"])
+    rdna2 = words.generation is RDNA2
+    bits = 12 if rdna2 else 24 if "th" in f else 13
+    # Flat addresses of RDNA2 and RDNA3 ignore the sign bit; it is kept to be seen.
+    offset = f["offset"] if segment == 0 and bits < 24 else _signed(f["offset"], bits)
+    fields = {"offset": offset, **_cache(f)}
+    if name in ("global_inv", "global_wb", "global_wbinv"):
+        return Instruction(words.pc, 0, format, name, (), (), fields)
+    saddr = f["saddr"]
+    scalar = Operand("s", NULL, "b64") if rdna2 and saddr == 127 else (
+        words.scalar(saddr, "b32" if segment == 1 else "b64")
+    )
+    # RDNA2 says with `saddr` alone what RDNA3 has a bit for: an address in a vector register.
+    fields["sve"] = f.get("sve", int(scalar.index == NULL and saddr != 127))
+    wide = segment == 0 or (segment == 2 and scalar.index == NULL)
+    address = Operand("v", f["addr"], "b64" if wide else "b32")
+    type = "b32" if "_pk_" in name else _data_type(name)
+    result = Operand("v", f["vdst"], type)
+    data = Operand("v", f["data"], _twice(type) if "cmpswap" in name else type)
+    if "addtid" in name:
+        source: tuple[Operand, ...] = (scalar,)
+    else:
+        source = (address, scalar)
+    loads = "_load_" in name
+    if not loads:
+        source += (data,)
+    returns = loads or ("atomic" in name and bool(f.get("glc", f.get("th", 0) & 1)))
+    return Instruction(words.pc, 0, format, name, (result,) if returns else (), source, fields)
+
+
+# ---- buffer resources ----
+_COMPONENTS = {"x": 1, "xy": 2, "xyz": 3, "xyzw": 4}
+
+
+def _buffer_type(name: str) -> str:
+    """The type of a buffer instruction's data."""
+    if "_format_" not in name:
+        return "b32" if "_pk_" in name else _data_type(name)
+    count = _COMPONENTS[name.rsplit("_", 1)[1]]
+    return f"b{32 * (-(-count // 2) if '_d16_' in name else count)}"
+
+
+def _mubuf(words: Words, f: Fields) -> Instruction:
+    name = words.name("MUBUF", f["op"])
+    if name.endswith(("_inv", "_wbl2")):
+        return Instruction(words.pc, 0, "MUBUF", name)
+    if f["tfe"]:
+        words.refuse("wants the status of the translation (tfe), which is not modelled")
+    if f.get("lds") or "_lds_" in name:
+        words.refuse("loads into LDS, which is not translated yet")
+    bits = 24 if "th" in f else 12
+    fields = {
+        "offset": f["offset"] if bits == 12 else _signed(f["offset"], bits),
+        "offen": f["offen"], "idxen": f["idxen"], **_cache(f),
+    }
+    type = _buffer_type(name)
+    resource = words.scalar(f["srsrc"] if "th" in f else 4 * f["srsrc"], "b128")
+    offset = words.source(f["soffset"], "b32")
+    address = Operand("v", f["vaddr"], "b64" if f["offen"] and f["idxen"] else "b32")
+    data = Operand("v", f["vdata"], _twice(type) if "cmpswap" in name else type)
+    loads = "_load_" in name
+    returns = loads or ("atomic" in name and bool(f.get("glc", f.get("th", 0) & 1)))
+    dst = (data._replace(type=type),) if returns else ()
+    source = (address, resource, offset) + (() if loads else (data,))
+    return Instruction(words.pc, 0, "MUBUF", name, dst, source, fields)
+
+
+FORMATS: dict[str, Callable[[Words, Fields], Instruction]] = {
+    "SMEM": _smem, "DS": _ds, "FLAT": _flat, "MUBUF": _mubuf,
+}
