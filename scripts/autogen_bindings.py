@@ -31,10 +31,12 @@ from autogen_fetch import (
     pins_as_json,
     read_pins,
 )
-from autogen_macros import Macro, Probe, constants, functions, macros_of
+from autogen_macros import Macro, Probe, bit_ranges, constants, functions, macros_of
 from autogen_modules import MODULES, Module
+from autogen_nvidia import Values, methods_of, qmds_of
 from autogen_packets import constants_of, declarations, packets_of
 from autogen_tables import (
+    Fields,
     constant_lines,
     enumerations,
     mesa_registers,
@@ -118,10 +120,16 @@ class Generator:
 
     def _types(self, module: Module, headers: Sequence[Path], probe: Probe) -> Result:
         only = f"^(struct_|union_)?({'|'.join(module.keep)})$" if module.keep else ""
-        types = types_source(headers, probe, only)
-        macros = macros_of(probe, headers)
+        types = types_source(headers, probe, only, module.first)
+        kept = re.compile("|".join(f"(?:{pattern})" for pattern in module.macros or (".*",)))
+        macros = [macro for macro in macros_of(probe, headers) if kept.fullmatch(macro.name)]
+        fields = bit_ranges(macros)
+        macros = [macro for macro in macros if macro.name not in fields]
         values, defined, left_out = macro_source(probe, macros, taken=assigned(types))
         source = f"import ctypes\n\n{types}\n{values}{defined}"
+        if fields:
+            source += "\n# name: (shift, width)\n"
+            source += nested_table("FIELDS", "dict[str, tuple[int, int]]", fields)
         with tempfile.TemporaryDirectory() as name:
             path = Path(name) / f"{module.name}.py"
             path.write_text(source, encoding="utf-8")
@@ -173,6 +181,31 @@ class Generator:
             if values:
                 source += nested_table(f"{name}_ENUMS", "dict[str, dict[str, int]]", values) + "\n"
         return Result(source.rstrip("\n") + "\n", {})
+
+    def _methods(self, module: Module, headers: Sequence[Path], probe: Probe) -> Result:
+        (header,) = headers
+        prefix = f"NV{header.stem.removeprefix('cl').upper()}_"
+        methods, fields, values = methods_of(read(header), prefix, module.keep)
+        source = "# method: offset in bytes, and the stride of those that there are several of\n"
+        source += nested_table("METHODS", "dict[str, tuple[int, ...]]", methods)
+        source += "\n# method: field: (shift, width)\n"
+        source += nested_table("FIELDS", FIELD_TABLE, fields)
+        source += "\n# method.field: name: value\n"
+        source += nested_table("VALUES", "dict[str, dict[str, int]]", values)
+        return Result(source, {})
+
+    def _qmds(self, module: Module, headers: Sequence[Path], probe: Probe) -> Result:
+        fields: dict[str, Fields] = {}
+        values: dict[str, Values] = {}
+        for header in headers:
+            more_fields, more_values = qmds_of(read(header))
+            fields.update(more_fields)
+            values.update(more_values)
+        source = "# version: field: (first bit, width), and the stride in bits of those in arrays\n"
+        source += nested_table("FIELDS", FIELD_TABLE, fields)
+        source += "\n# version: field: name: value\n"
+        source += nested_table("VALUES", "dict[str, dict[str, dict[str, int]]]", values)
+        return Result(source, {})
 
     def _segments(self, module: Module, headers: Sequence[Path], probe: Probe) -> Result:
         source = "# block: instance: base address of each segment, in dwords\n"

@@ -38,12 +38,18 @@ class Pin:
     version: str
     file: str
     sha256: str
+    package: str = ""  # as Debian calls it, where one package is pinned in several versions
+
+    @property
+    def debian_name(self) -> str:
+        """What apt knows it by."""
+        return self.package or self.name
 
     @property
     def title(self) -> str:
         """As the generated files name it."""
         source = " source" if self.kind == "source" else ""
-        return f"{self.name} {self.version} (Debian {self.suite}{source})"
+        return f"{self.debian_name} {self.version} (Debian {self.suite}{source})"
 
 
 def read_pins(manifest: Path) -> dict[str, Pin]:
@@ -57,6 +63,8 @@ def pins_as_json(pins: Mapping[str, Pin]) -> dict[str, dict[str, str]]:
     records = {name: asdict(pin) for name, pin in sorted(pins.items())}
     for record in records.values():
         del record["name"]
+        if not record["package"]:
+            del record["package"]
     return records
 
 
@@ -129,10 +137,10 @@ class Archive:
         self.update()
         wanted = "Sources" if pin.kind == "source" else "Packages"
         found = []
-        for line in self._apt("apt-cache", "madison", pin.name).stdout.splitlines():
+        for line in self._apt("apt-cache", "madison", pin.debian_name).stdout.splitlines():
             name, version, where = (part.strip() for part in line.split("|"))
             _, suite, *_, index = where.split()
-            if (name, suite.split("/")[0], index) == (pin.name, pin.suite, wanted):
+            if (name, suite.split("/")[0], index) == (pin.debian_name, pin.suite, wanted):
                 found.append(version)
         return found
 
@@ -165,7 +173,7 @@ class Archive:
         folder = self.home / "download"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        what = f"{pin.name}={pin.version}"
+        what = f"{pin.debian_name}={pin.version}"
         if pin.kind == "source":  # the .dsc of some is missing, their tarball never is
             done = self._apt("apt-get", "source", "--download-only", "--tar-only", what, cwd=folder)
         else:

@@ -17,6 +17,7 @@ CAST = re.compile(r"\((?:unsigned|uint32_t|__u64)\)")  # what it cuts, `Function
 NUMBER = re.compile(r"(0[xX][0-9a-fA-F]+|\d+)[uUlL]*$")
 OPERATORS = frozenset(["<<", ">>", *"-+*%&|^~(),"])  # the same meaning and precedence in Python
 SAMPLES = (1, 2, 3, 5, 7, 9, 12, 16)  # arguments with which C and Python must agree
+BITS = re.compile(r"\(?(\d+):(\d+)\)?")
 U32, U64 = 0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF
 
 
@@ -126,6 +127,16 @@ def as_constant(value: int, signed: bool, size: int, body: str) -> int:
     if value < 0 and (not signed or "-" not in body):
         return value & (U32 if size <= 4 else U64)
     return value
+
+
+def bit_ranges(macros: Iterable[Macro]) -> dict[str, tuple[int, int]]:
+    """(shift, width) of the macros that say where a field lies, as NVIDIA writes it: `7:4`."""
+    found = {}
+    for macro in macros:
+        if macro.parameters is None and (bits := BITS.fullmatch(macro.body)):
+            high, low = int(bits[1]), int(bits[2])
+            found[macro.name] = (low, high - low + 1)
+    return found
 
 
 @dataclass(frozen=True)

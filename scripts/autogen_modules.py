@@ -39,7 +39,8 @@ class Module:
 
     `headers` are paths inside the package. `kind` chooses the generator: types (structures,
     enumerations and macros), macros, sdma (bit fields as macros), structures (bit fields and
-    enumerators of C++ headers), registers, enums, segments, mesa (its JSON).
+    enumerators of C++ headers), registers, enums, segments, mesa (its JSON), methods and qmds
+    (NVIDIA's classes).
     """
 
     name: str
@@ -47,11 +48,16 @@ class Module:
     package: str
     headers: tuple[str, ...]
     licence: str
-    kind: Literal["types", "macros", "sdma", "structures", "registers", "enums", "segments", "mesa"]
+    kind: Literal[
+        "types", "macros", "sdma", "structures", "registers", "enums", "segments", "mesa",
+        "methods", "qmds",
+    ]
     beside: tuple[str, ...] = ()  # more headers that these include
     folders: tuple[str, ...] = ()  # include folders inside the packages
+    first: tuple[str, ...] = ()  # what headers take for granted that somebody has included
     stubs: tuple[str, ...] = ()  # included by the headers, but nothing of them is used
     keep: tuple[str, ...] = ()  # patterns or names, depending on the kind
+    macros: tuple[str, ...] = ()  # patterns of macros that are kept; none means all
     names: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -60,6 +66,71 @@ UAPI_FILES = ("usr/include/*.h", "usr/lib/linux/uapi/x86/*.h")
 MIT = "MIT"
 NCSA = "NCSA (University of Illinois)"
 HSA = "usr/include/hsa"
+
+SDK = "src/common/sdk/nvidia/inc"
+UNIX = "src/nvidia/arch/nvalloc/unix/include"
+UVM, COMMON = "kernel-open/nvidia-uvm", "kernel-open/common/inc"
+
+
+# What a driver of compute queues says to RM, by the names in the headers.
+RM_CALLS = (
+    r"NV0000_CTRL_(CMD_)?SYSTEM_GET_(BUILD_VERSION|CPU_INFO)\w*",
+    r"NV0000_CTRL_(CMD_)?GPU_(GET_(ATTACHED_IDS|PROBED_IDS|ID_INFO)|MAX|INVALID_ID)\w*",
+    r"NV0080_CTRL_(CMD_)?GPU_GET_(CLASSLIST|NUM_SUBDEVICES|VIRTUALIZATION_MODE)\w*",
+    r"NV2080_CTRL_(CMD_)?GPU_(GET_(GID_INFO|INFO|NAME_STRING|SHORT_NAME_STRING|SIMULATION_INFO"
+    r"|ENGINES|ACTIVE_PARTITION_IDS|PIDS)|INFO_(INDEX|MAX|LIST)|MAX|ECC|CMD_GPU_GET_GID_FLAGS)\w*",
+    r"NV2080_GPU_(CMD_GPU_GET_GID_FLAGS|MAX)\w*",
+    r"NV2080_CTRL_(CMD_)?GR_(GET_(INFO|GPC_MASK|TPC_MASK|SM_TO_GPC_TPC_MAPPINGS)|INFO_\w*"
+    r"|ROUTE_INFO)\w*",
+    r"NV2080_CTRL_(CMD_)?FB_(GET_INFO|INFO_)\w*",
+    r"NV2080_CTRL_(CMD_)?(PERF_BOOST|BUS_GET_PCI_INFO|BUS_GET_PCI_BAR_INFO|MC_GET_ARCH_INFO)\w*",
+    r"NV2080_CTRL_(PERF_BOOST|MC_ARCH_INFO|BUS_PCI_BAR|BUS_INFO_INDEX)\w*",
+    r"NV83DE_CTRL_(CMD_)?DEBUG_(READ_(ALL_SM_ERROR_STATES|MMU_FAULT_INFO)|SET_EXCEPTION_MASK"
+    r"|CLEAR_ALL_SM_ERROR_STATES|MAX_SMS)\w*",
+    r"NV83DE_(SM_ERROR_STATE|MMU_FAULT)\w*",
+    r"NVA06C_CTRL_(CMD_)?(GPFIFO_SCHEDULE|PREEMPT|SET_TIMESLICE|GET_TIMESLICE|GET_INFO)\w*",
+    r"NVA06F_CTRL_(CMD_)?(GPFIFO_SCHEDULE|BIND|STOP_CHANNEL|GET_MMU_FAULT_INFO)\w*",
+    r"NVC36F_CTRL_(CMD_)?(GPFIFO_GET_WORK_SUBMIT_TOKEN|GPFIFO_UPDATE_FAULT_METHOD_BUFFER"
+    r"|GPFIFO_SET_WORK_SUBMIT_TOKEN_NOTIF_INDEX|GET_CLASS_ENGINEID)\w*",
+    r"NVOS(00|02|05|21|30|32|33|34|46|47|54|55|56|57|64)_\w+",
+    r"NVOS(04_FLAGS|_STATUS|_INCLUDED|_MAX)\w*",
+    r"NV(01|03|04|20|50|0000|0041|0080|2080|83DE|A06F|GPU)_(?!CTRL)\w+",
+    r"(NV|FERMI|KEPLER|VOLTA|TURING|AMPERE|HOPPER|ADA|GT200|MEMORY)_(?!CTRL)\w+",
+    r"NVC(461|561|661)_(?!CTRL)\w+",
+    r"(ROBUST_CHANNEL|UVM(?!_TOOLS|_\w*COUNTER)|nv_ioctl|nv|nv_pci_info)_\w+|UvmGpu\w+|NvNotification|Nvc\w+Control\w*",
+    r"(NvProcessorUuid|NvUuid|nv_uuid)\w*",
+)
+
+
+def resource_manager(branch: str, package: str) -> Module:
+    """What a program says to one branch of NVIDIA's kernel driver: RM calls, and UVM's beside."""
+    sdk = (
+        "nvtypes", "nvgputypes", "nvstatus", "nverror", "nvos", "alloc/alloc_channel",
+        "class/cl0000", "class/cl0041", "class/cl0080", "class/cl2080", "class/cl003e",
+        "class/cl0040", "class/cl0071", "class/cl90f1", "class/cl9067", "class/cla06c",
+        "class/cl83de", "class/clc461", "class/clc561", "class/clc661", "class/clc46f",
+        "class/clc56f", "class/clc86f", "class/clc5c0", "class/clc6c0", "class/clc7c0",
+        "class/clc9c0", "class/clcbc0", "class/clc5b5", "class/clc6b5", "class/clc7b5",
+        "class/clc8b5", "ctrl/ctrl0000/ctrl0000system", "ctrl/ctrl0000/ctrl0000gpu",
+        "ctrl/ctrl0080/ctrl0080gpu", "ctrl/ctrl2080/ctrl2080gpu", "ctrl/ctrl2080/ctrl2080gr",
+        "ctrl/ctrl2080/ctrl2080fb", "ctrl/ctrl2080/ctrl2080perf", "ctrl/ctrl2080/ctrl2080bus",
+        "ctrl/ctrl2080/ctrl2080mc", "ctrl/ctrl83de/ctrl83dedebug", "ctrl/ctrla06c",
+        "ctrl/ctrla06f/ctrla06fgpfifo", "ctrl/ctrlc36f",
+    )
+    headers = (
+        *(f"{SDK}/{name}.h" for name in sdk),
+        f"{UNIX}/nv_escape.h", f"{UNIX}/nv-ioctl-numbers.h", f"{UNIX}/nv-ioctl.h",
+        f"{UNIX}/nv-unix-nvos-params-wrappers.h",
+        f"{UVM}/uvm_types.h", f"{UVM}/uvm_ioctl.h", f"{UVM}/uvm_linux_ioctl.h",
+    )
+    return Module(
+        f"nv_{branch}", f"RM and UVM calls of NVIDIA's kernel driver, branch {branch}.", package,
+        headers, MIT, "types",
+        beside=(f"{SDK}/*.h", f"{COMMON}/nvCpuUuid.h", f"{COMMON}/nvlimits.h"),
+        folders=(SDK, UNIX, UVM, COMMON), first=("nvtypes.h", "nvos.h"),
+        keep=RM_CALLS, macros=RM_CALLS,
+    )  # fmt: skip
+
 
 KFD = Module(
     "kfd", "ioctls of /dev/kfd.", "linux-libc-dev", ("usr/include/linux/kfd_ioctl.h",),
@@ -138,7 +209,43 @@ SDMA_STRUCTURES = {
     )
 }  # fmt: skip
 
+NOUVEAU = "src/nouveau/headers/nvidia/classes"
+COMPUTE_METHODS = (
+    "SET_OBJECT|NO_OPERATION|WAIT_FOR_IDLE|PIPE_NOP",
+    "(LINE_(LENGTH_IN|COUNT)|OFFSET_OUT(_UPPER)?|LAUNCH_DMA|LOAD_INLINE_DATA)",
+    "INVALIDATE_(SHADER|SKED|CONSTANT|TEXTURE|SAMPLER|INSTRUCTION|LTC)\\w*",
+    "SEND_(PCAS|SIGNALING_PCAS)\\w*",
+    "SET_INLINE_QMD\\w*|LOAD_INLINE_QMD\\w*|CHECK_QMD_VERSION",
+    "SET_SHADER_(SHARED|LOCAL)_MEMORY\\w*|SET_SPA_VERSION|SET_SHADER_EXCEPTIONS",
+    "SET_(BINDLESS_TEXTURE|CWD_SLOT_COUNT|SCG_COMPUTE\\w*|L1_CONFIGURATION|MMU_\\w*)",
+    "SET_REPORT_SEMAPHORE\\w*|REPORT_SEMAPHORE_EXECUTE|SET_TRAP_HANDLER\\w*",
+)
+
+
+def nvidia_class(number: str, title: str, package: str = "mesa", keep: tuple[str, ...] = ()
+                 ) -> Module:  # fmt: skip
+    """The methods of one class, which a push buffer calls."""
+    folder = NOUVEAU if package == "mesa" else UVM
+    return Module(f"nv_cl{number}", title, package, (f"{folder}/cl{number}.h",), MIT, "methods",
+                  keep=keep)  # fmt: skip
+
+
+RM_555, RM_535 = "nvidia-open-gpu-kernel-modules", "nvidia-open-gpu-kernel-modules-535"
+
 MODULES = (
+    resource_manager("535", RM_535),
+    resource_manager("555", RM_555),
+    nvidia_class("c5c0", "Compute of Turing.", keep=COMPUTE_METHODS),
+    nvidia_class("c6c0", "Compute of GA100.", keep=COMPUTE_METHODS),
+    nvidia_class("c7c0", "Compute of Ampere and Ada.", keep=COMPUTE_METHODS),
+    nvidia_class("c5b5", "Copy engine of Turing."),
+    nvidia_class("c7b5", "Copy engine of Ampere and Ada."),
+    nvidia_class("c8b5", "Copy engine of Hopper.", RM_555),
+    nvidia_class("c46f", "Channel of Turing."),
+    nvidia_class("c56f", "Channel of Ampere and Ada."),
+    nvidia_class("c86f", "Channel of Hopper.", RM_555),
+    Module("nv_qmd", "The fields of the QMD, which launches a grid.", "mesa",
+           tuple(f"{NOUVEAU}/cl{number}qmd.h" for number in ("c5c0", "c6c0")), MIT, "qmds"),
     KFD,
     AMDGPU_DRM,
     HSA_TYPES,

@@ -179,7 +179,7 @@ def table_lines(table: Mapping[str, object], depth: int) -> list[str]:
 def shown(value: object) -> str:
     """Numbers, and tuples and lists of them."""
     if isinstance(value, tuple):
-        return "(" + ", ".join(shown(item) for item in value) + ")"
+        return "(" + ", ".join(map(shown, value)) + ("," if len(value) == 1 else "") + ")"
     if isinstance(value, list):
         return "[" + ", ".join(shown(item) for item in value) + "]"
     assert isinstance(value, int)

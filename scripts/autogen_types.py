@@ -40,7 +40,9 @@ def libclang() -> Path:
     return Path(next(iter(specification.submodule_search_locations))) / "native" / "libclang.so"
 
 
-def types_source(headers: Sequence[Path], probe: Probe, only: str = "") -> str:
+def types_source(
+    headers: Sequence[Path], probe: Probe, only: str = "", first: Sequence[str] = ()
+) -> str:
     """What ctypeslib2 makes of the headers, without its preamble and its machine's paths."""
     os.environ["CLANG_LIBRARY_PATH"] = str(libclang())  # else it takes the system's
     folders = [compiler_headers(), *probe.folders]
@@ -50,7 +52,9 @@ def types_source(headers: Sequence[Path], probe: Probe, only: str = "") -> str:
             [
                 sys.executable, "-c", "from ctypeslib.clang2py import main; main()",
                 "-k", "cdestu", "-o", output, *(("-r", only) if only else ()),
-                "--clang-args=-include stdint.h -include stddef.h "
+                "--clang-args="
+                + " ".join(f"-include {name}" for name in ("stdint.h", "stddef.h", *first))
+                + " "
                 + " ".join(f"-I{folder}" for folder in folders),
                 *headers,
             ]
@@ -66,12 +70,16 @@ def tidy(text: str) -> str:
     body = text.split("class Union(ctypes.Union, AsDictMixin):\n    pass\n", 1)[1]
     helpers = "ctypes.cast(string, ctypes.POINTER(ctypes.c_char))\n"
     body = body.rsplit(helpers, 1)[-1].split("\n__all__ = ", 1)[0]
+    body = re.sub(r"^c_int128 = .*?\n    c_long_double_t = ctypes.c_ubyte\*16\n", "", body,
+                  flags=re.M | re.S)
     body = re.sub(r"\((Structure|Union)\):", r"(ctypes.\1):", body)
     body = body.replace(" # source:False", "").replace(" # enum", "")
     body = re.sub(r"^# values for .*\n", "", body, flags=re.M)
     body = body.replace("-2147483648", "0x80000000")  # 1 << 31; -1 and the like are meant
     if "FIXME_STUB" in body or re.search(r"\bc_u?int128\b|c_long_double_t|string_cast", body):
-        raise AutogenError("ctypeslib2 made helpers that `tidy` does not know.")
+        found = re.search(r".*(FIXME_STUB|\bc_u?int128\b|c_long_double_t|string_cast).*", body)
+        assert found is not None
+        raise AutogenError(f"ctypeslib2 made helpers that `tidy` does not know: {found[0]}")
     return re.sub(r"\n{3,}", "\n\n", body).strip() + "\n"
 
 
@@ -112,17 +120,22 @@ def field_paths(aggregate: type[ctypes.Structure | ctypes.Union]) -> Iterator[st
 def layouts(module: ModuleType, probe: Probe) -> Layout:
     """Sizes and offsets of a module's types as the C compiler has them.
 
-    Types that have no name in C are seen through the fields that hold them.
+    Types that only a typedef names are asked by that; those without a name in C are seen
+    through the fields that hold them.
     """
     asked: list[tuple[str, str]] = []
     statements: list[str] = []
     for c_name, aggregate in aggregates(module):
-        asked.append((c_name, ""))
-        statements.append(f'printf("%zu\\n", sizeof({c_name}));')
-        for path in field_paths(aggregate):
-            asked.append((c_name, path))
-            size = f"sizeof((({c_name} *)0)->{path})"
-            statements.append(f'printf("%zu %zu\\n", offsetof({c_name}, {path}), {size});')
+        tag = c_name.partition(" ")[2]
+        names = (c_name, tag) if getattr(module, tag, None) is aggregate else (c_name,)
+        paths = [*field_paths(aggregate)]
+        for name in names:
+            asked.append((c_name, ""))
+            statements.append(f'printf("%zu\\n", sizeof({name}));')
+            for path in paths:
+                asked.append((c_name, path))
+                size = f"sizeof((({name} *)0)->{path})"
+                statements.append(f'printf("%zu %zu\\n", offsetof({name}, {path}), {size});')
     found: Layout = {}
     for index, text in sorted(probe.run(statements).items()):
         c_name, path = asked[index]
