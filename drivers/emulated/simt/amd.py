@@ -10,6 +10,7 @@ from drivers.emulated.simt import amd_salu, amd_valu, elementary
 from drivers.emulated.simt.amd_cross import CROSS_LANE
 from drivers.emulated.simt.amd_memory import MEMORY_FORMATS, MemoryAccess
 from drivers.emulated.simt.amd_packed import PACKED
+from drivers.emulated.simt.amd_wmma import WMMA
 from drivers.emulated.simt.instruction import Instruction, Operand, UnknownInstruction
 from drivers.emulated.simt.rdna_bits import EXEC, NULL, VCC
 from drivers.emulated.simt.registers import SCC, Registers
@@ -98,8 +99,11 @@ def full_after(instruction: Instruction, full: set[int]) -> None:
 class Translator(MemoryAccess, Registers):
     """Translates the instructions of one block, in order."""
 
-    def __init__(self, exec_full: bool, slots: dict[int, int], wave_size: int) -> None:
+    def __init__(
+        self, exec_full: bool, slots: dict[int, int], wave_size: int, generation: str = "RDNA3"
+    ) -> None:
         Registers.__init__(self, exec_full=exec_full, wave_size=wave_size)
+        self.generation = generation
         self.slots = slots
         self.carries: dict[int, tuple[Value, int, Value, list[_Part]]] = {}
         self._pending: list[_Part] = []
@@ -221,6 +225,8 @@ class Translator(MemoryAccess, Registers):
             self.memory(instruction)
         elif name in CROSS_LANE:
             CROSS_LANE[name](self, instruction)
+        elif name in WMMA:
+            WMMA[name](self, instruction)
         elif name in PACKED:
             PACKED[name](self, instruction)
         elif format == "VOPD":

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from drivers.emulated.simt.instruction import Instruction
 from drivers.emulated.simt.rdna_bits import EXEC
-from drivers.emulated.simt.registers import VectorState
 from drivers.emulated.simt.values import Value
 
 if TYPE_CHECKING:
@@ -48,8 +47,7 @@ def _write_lane(t: Translator, instruction: Instruction) -> None:
     vector = t.vector(index, whole=True)
     given = t.scalar_operand(value, "u32")
     text = f"insertelement {vector.llvm} {vector.text}, i32 {given.text}, i32 {number.text}"
-    t.vectors[index] = VectorState({"u32": t.value(text, "u32", True)})
-    t.exec_changed()
+    t.set_whole_vector(index, t.value(text, "u32", True))
 
 
 def permuted(t: Translator, vector: Value, lanes: Value) -> Value:

@@ -114,12 +114,16 @@ class MemoryAccess(Registers):
         return "offset", [base, offsets]
 
     # ---- calls ----
+    def helper_address(self, function: str) -> str:
+        """Where a helper is, as the table in the context has it."""
+        at = self.emit(f"getelementptr i8, ptr %context, i64 {_place(function)}")
+        return self.emit(f"load ptr, ptr {at}")
+
     def _call(self, function: str, results: list[str], arguments: list[Value]) -> list[Value]:
         """Calls a helper, which serves 32 lanes, for the whole wave; `results` are types."""
         if self.exec_full and not function.startswith("atomic"):
             function += "_full"
-        at = self.emit(f"getelementptr i8, ptr %context, i64 {_place(function)}")
-        pointer = self.emit(f"load ptr, ptr {at}")
+        pointer = self.helper_address(function)
         parts = []
         for part in range(self.wave_size // helpers.LANES):
             exec = f"i32 {self.scalar(EXEC + part).text}"
@@ -226,8 +230,7 @@ class MemoryAccess(Registers):
             address = address + self.scalar_operand(offset, "u32").to("u64")
         address = address & ~3
         count = instruction.dst[0].dwords
-        at = self.emit(f"getelementptr i8, ptr %context, i64 {_place('scalar_check')}")
-        function = self.emit(f"load ptr, ptr {at}")
+        function = self.helper_address("scalar_check")
         there = self.emit(
             f"call ptr {function}(ptr %context, ptr {self._slot()}, i64 {address.text}, "
             f"i64 {4 * count})"

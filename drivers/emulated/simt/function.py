@@ -152,18 +152,21 @@ class _Function:
         """The module."""
         body: list[str] = []
         declarations: set[str] = set()
+        local: set[str] = set()
         registers: set[int] = set()
         for start, block in self.program.blocks.items():
             build = self.blocks[start]
             extra = self._finish(block, build)
             body += [f"{_label(start)}:", *build.lines, *extra]
             declarations |= build.declarations
+            local |= build.locals
             registers |= build.scalar_uses | build.written_scalars
             registers |= {_VECTOR_BASE + v for v in build.vector_uses | build.vectors.keys()}
         vector_align = 4 * self.wave_size
         head = ["define i32 @wave(ptr %state, ptr %context, i32 %resume) "
                 '"prefer-vector-width"="512" {', "entry:",
                 f"  %lanes = alloca {llvm_type('u32', self.wave_size)}, align {vector_align}"]
+        head += [f"  {line}" for line in sorted(local)]
         for register in sorted(registers):
             type, slot, _ = self._place(register)
             head.append(f"  {slot} = alloca {type}, "

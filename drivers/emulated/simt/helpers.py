@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from drivers.emulated.simt import layout
+from drivers.emulated.simt import amd_wmma, layout
 
 LANES = 32
 """That a helper serves; a wave of 64 calls it twice."""
@@ -42,6 +42,7 @@ def exports() -> list[str]:
     names = [f"load_{kind}_{form}{v}" for kind in LOADS for form in FORMS for v in VERSIONS]
     names += [f"store_{kind}_{form}{v}" for kind in STORES for form in FORMS for v in VERSIONS]
     names += [f"atomic_{op}_{width}" for op in (*ATOMICS, "cmpswap") for width in (32, 64)]
+    names += [shape.name for shape in amd_wmma.SHAPES.values()]
     return [*names, "scalar_check", "run"]
 
 
@@ -696,4 +697,5 @@ def text() -> str:
     parts += [_versions("load", kind, form) for kind in LOADS for form in FORMS]
     parts += [_versions("store", kind, form) for kind in STORES for form in FORMS]
     parts += [atomic(op, width) for op in (*ATOMICS, "cmpswap") for width in (32, 64)]
+    parts.append(amd_wmma.helpers_text())
     return "\n".join(parts)

@@ -214,6 +214,12 @@ class Registers(Build):
         self.wide.pop(index, None)
         self.wide.pop(index - 1, None)
 
+    def set_whole_vector(self, index: int, value: Value) -> None:
+        """Writes all lanes of a vector register, whatever EXEC says."""
+        self.vectors[index] = VectorState({"u32": value.as_type("u32")})
+        self.wide.pop(index, None)
+        self.wide.pop(index - 1, None)
+
     def set_vector_pair(self, index: int, value: Value) -> None:
         """Writes two vector registers from 64-bit values."""
         value = value.as_type("u64")

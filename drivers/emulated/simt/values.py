@@ -52,6 +52,8 @@ class Build:
         self.wave_size = wave_size
         self.lines: list[str] = []
         self.declarations: set[str] = set()
+        self.locals: set[str] = set()
+        """Stack slots that it needs besides the registers, as lines of IR."""
         self.prefix = "%t"
         self._count = 0
 
