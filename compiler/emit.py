@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from compiler.dtype import DType, dtypes
 from compiler.ir import Node, Op, index, toposort
+from compiler.matrix import MatrixUnit
 from compiler.symbolic import TRUE, conjunction, from_linear, linear
 
 LANE_ID = 1 << 20
@@ -74,9 +75,25 @@ class Emitter:
         wide = self.widen(value, register.dtype.lanes)
         self.body.append(Node(Op.UPDATE, dtypes.void, (register, wide), op))
 
+    def multiply(
+        self, register: Node, a: Sequence[Node], b: Sequence[Node], unit: MatrixUnit
+    ) -> None:
+        """register += a·b of a matrix unit, from the items of each thread."""
+        operands = tuple(self._stack(items) for items in (a, b))
+        self.body.append(Node(Op.MATRIX, dtypes.void, (register, *operands), unit))
+
+    def _stack(self, items: Sequence[Node]) -> Node:
+        if len(items) == 1:
+            return items[0]
+        return self._append(Node(Op.STACK, items[0].dtype.vec(len(items)), tuple(items)))
+
     def read(self, register: Node, number: int) -> Node:
         """The register's value at this place; `number` tells places apart."""
         return self._append(Node(Op.GET, register.dtype, (register,), number))
+
+    def lane(self, vector: Node, number: int) -> Node:
+        """One scalar of a vector."""
+        return self._append(Node(Op.LANE, vector.dtype.scalar, (vector,), number))
 
     def local(self, dtype: DType, number: int, size: int) -> Node:
         """A scratch array of the block."""
@@ -254,7 +271,10 @@ def _gate(load: Node) -> Node:
 
 
 _INSTRUCTIONS = frozenset(
-    {Op.CONST, Op.PARAM, Op.VARIABLE, Op.LOCAL, Op.GET, Op.ACC, Op.REDUCE_LANES, Op.LOOP}
+    {
+        *(Op.CONST, Op.PARAM, Op.VARIABLE, Op.LOCAL, Op.GET, Op.ACC),
+        *(Op.REDUCE_LANES, Op.LANE, Op.LOOP),
+    }
 )
 
 

@@ -87,6 +87,7 @@ class Op(IntEnum):
     ACC = auto()  # src (initial value,), arg id: a register that changes
     UPDATE = auto()  # src (acc, value), arg op: acc = op(acc, value)
     GET = auto()  # src (acc,), arg id of the place: the register's value there
+    MATRIX = auto()  # src (acc, a, b), arg MatrixUnit: acc += a·b, by a wave's threads together
     LOCAL = auto()  # arg (id, size): a block's scratch array
     BROADCAST = auto()  # src (scalar,): the same in every lane
     STACK = auto()  # src one scalar per lane

@@ -71,10 +71,16 @@ class Segment:
 
 def linearise(plan: Plan) -> LinearKernel:
     """The instruction list of a plan."""
-    return _Lineariser(plan).run()
+    if plan.product is not None:
+        from compiler.linearise_matrix import MatrixLineariser
+
+        return MatrixLineariser(plan, plan.product).run()
+    return Lineariser(plan).run()
 
 
-class _Lineariser:
+class Lineariser:
+    """Carries out one plan; `linearise_matrix.py` adds products by matrix units."""
+
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.depends = dependencies(plan.store)
@@ -91,6 +97,7 @@ class _Lineariser:
         self.results: dict[Node, dict[tuple[Node, ...], Node]] = {}
 
     def run(self) -> LinearKernel:
+        """The instruction list."""
         self._outputs(0)
         plan = self.plan
         nodes = toposort(plan.store)

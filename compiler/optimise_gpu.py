@@ -21,6 +21,7 @@ from compiler.facts import (
     upper_of,
 )
 from compiler.ir import Node, toposort
+from compiler.optimise_matrix import Choice, choose_unit
 from compiler.plan import Grid, Plan, Shared, Tile
 
 GRID_LIMITS = (1 << 24, 65535, 65535)
@@ -38,6 +39,9 @@ LIGHT_NODES = 40
 
 def plan_for_gpu(facts: Facts) -> Plan:
     """The plan for a kernel on a target with lanes."""
+    choice = choose_unit(facts)
+    if choice is not None:
+        return _plan_product(choice)
     contraction = find_contraction(facts)
     if contraction is not None:
         plan = _plan_contraction(facts, contraction)
@@ -239,6 +243,22 @@ def _reduce_orders(
 
 
 # ---- contractions ----
+
+
+def _plan_product(choice: Choice) -> Plan:
+    """Waves that compute tiles of the output together."""
+    facts = choice.facts
+    return Plan(
+        facts.name(),
+        facts.store,
+        choice.order,
+        choice.tiles,
+        choice.reduce_order,
+        grids=_spread(facts, choice.order, choice.tiles),
+        threads={},
+        product=choice.product,
+    )
+
 
 DEEP = 256
 """Elements of a sum that threads should share, where the results do not keep all threads busy."""

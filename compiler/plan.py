@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from compiler.dtype import dtypes
 from compiler.ir import ALU, Node, Op, toposort, upper
+from compiler.matrix import MatrixUnit
 
 _COUNTED = ALU - {Op.CAST, Op.BITCAST}
 
@@ -69,12 +70,52 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Operand:
+    """A factor of a product: its `value` in the type of the unit's inputs, along `axis` and depth.
+
+    `fastest` is the one of the two axes along which neighbours lie closest in memory.
+    """
+
+    value: Node
+    axis: Node
+    fastest: Node
+
+
+@dataclass(frozen=True)
+class MatrixProduct:
+    """A REDUCE of products that waves compute with a matrix unit.
+
+    `left` gives the rows of the result, `right` the columns; `depth` is the innermost axis of the
+    sum. A block has `waves` along rows and along columns, each of which has `tiles` of the unit's
+    size along both; a pass goes `steps` of the unit's depth forwards. Factors that are `shared` go
+    through local memory, each element of them fetched once for the block.
+    """
+
+    reduce: Node
+    unit: MatrixUnit
+    left: Operand
+    right: Operand
+    depth: Node
+    waves: tuple[int, int]
+    tiles: tuple[int, int]
+    steps: int
+    shared: bool
+
+    def describe(self) -> str:
+        """The product in words."""
+        (tall, wide), (down, across) = self.waves, self.tiles
+        inside = ", factors through local memory" if self.shared else ""
+        return f"{self.unit.name}: {tall} × {wide} waves of {down} × {across} tiles{inside}"
+
+
+@dataclass(frozen=True)
 class Plan:
     """`order` are the output axes from the outermost loop in; `reduce_order` those of REDUCEs.
 
     `threads` says where the lanes of tiles are: None on a processor, in vector registers. On a
     GPU they are neighbouring threads, and `threads` has the dimension of the block (0 is x) for
-    every axis with lanes. Axes may share a dimension if they have equally many lanes.
+    every axis with lanes. Axes may share a dimension if they have equally many lanes. With a
+    `product` the threads along x are a wave, and which positions they have is the unit's business.
     """
 
     name: str
@@ -86,6 +127,7 @@ class Plan:
     grids: tuple[Grid, ...] = ()
     threads: Mapping[Node, int] | None = None
     shared: tuple[Shared, ...] = ()
+    product: MatrixProduct | None = None
 
     def tile(self, axis: Node) -> Tile:
         """The tile of an axis; one position at a time unless planned otherwise."""
@@ -102,6 +144,8 @@ class Plan:
     @property
     def block(self) -> tuple[int, int, int]:
         """Threads of a block."""
+        if self.product is not None:
+            return (self.product.unit.lanes, *self.product.waves)
         sizes = [1, 1, 1]
         for axis, dimension in (self.threads or {}).items():
             sizes[dimension] = self.tile(axis).lanes
@@ -122,6 +166,8 @@ class Plan:
             lines.append(f"  stage argument {stage.load.src[0].arg[0]} at depth {stage.depth}")
         for shared in self.shared:
             lines.append(f"  argument {shared.load.src[0].arg[0]} through local memory")
+        if self.product is not None:
+            lines.append(f"  {self.product.describe()}")
         return "\n".join(lines)
 
     def _axis(self, axis: Node) -> str:

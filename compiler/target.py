@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compiler.ir import Op
+from compiler.matrix import MatrixUnit
 
 
 @dataclass(frozen=True)
@@ -14,8 +15,8 @@ class Target:
     `compiler` names the back end ('llvm', 'clang'); `arch` the instruction set
     ('x86_64', 'aarch64', 'gfx1100', ...); `cpu` and `features` go to the back end as they are.
     `lane_width` is 1 on processors and 32 or 64 on GPUs, where a block has `block_threads`.
-    `native` are the functions (EXP2, LOG2) that it computes on float32 by itself.
-    `vector_bits`/`vector_registers` describe one register file,
+    `native` are the functions (EXP2, LOG2) that it computes on float32 by itself, `matrix_units`
+    its matrix instructions. `vector_bits`/`vector_registers` describe one register file,
     `threads` how many blocks run at once, caches and local memory are in bytes.
     """
 
@@ -26,6 +27,7 @@ class Target:
     lane_width: int = 1
     block_threads: int = 1
     native: tuple[Op, ...] = ()
+    matrix_units: tuple[MatrixUnit, ...] = ()
     vector_bits: int = 128
     vector_registers: int = 16
     threads: int = 1

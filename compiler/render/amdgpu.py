@@ -61,15 +61,16 @@ class _AmdgpuRenderer(Renderer):
     def __init__(self, kernel: LinearKernel, convention: Convention, target: Target) -> None:
         super().__init__(kernel, convention)
         self.target = target
+        self.vector_loops = set()  # hints keep processors from vectorising again
         self.globals: list[str] = []
         self.emitters |= {
             Op.THREAD: self.thread,
             Op.BARRIER: self.barrier,
             Op.EXP2: self.function,
             Op.LOG2: self.function,
+            Op.MATRIX: self.matrix,
         }
-        for op in (Op.BROADCAST, Op.STACK, Op.LANE, Op.REDUCE_LANES):
-            del self.emitters[op]
+        del self.emitters[Op.REDUCE_LANES]
 
     # ---- the module ----
     def module(self) -> str:
@@ -157,6 +158,31 @@ class _AmdgpuRenderer(Renderer):
         self.line('fence syncscope("workgroup") release, !mmra !1')
         self.line("call void @llvm.amdgcn.s.barrier()")
         self.line('fence syncscope("workgroup") acquire, !mmra !1')
+
+    # ---- matrix units ----
+    def matrix(self, node: Node) -> None:
+        """acc = a·b + acc, with which all lanes of the wave are busy."""
+        register, *factors = node.src
+        unit = node.arg
+        a, b = (self.operand(factor, unit.operand) for factor in factors)
+        kind = self.type(register.dtype)
+        slot = f"{self.stack_pointer} {self.names[register]}, align 64"
+        sums = f"{kind} {self.define('sums', f'load {kind}, {slot}')}"
+        if unit.name.startswith("mfma"):  # one block, its factors as they are
+            operands = f"{a}, {b}, {sums}, i32 0, i32 0, i32 0"
+        elif ".iu8." in unit.name:
+            signed = f"i1 {'true' if unit.inputs.kind == 'i' else 'false'}"
+            operands = f"{signed}, {a}, {signed}, {b}, {sums}, i1 false"  # wraps
+        else:
+            operands = f"{a}, {b}, {sums}"
+        total = self.define("sums", f"call {kind} @llvm.amdgcn.{unit.name}({operands})")
+        self.line(f"store {kind} {total}, {slot}")
+
+    def operand(self, factor: Node, kind: str) -> str:
+        """A thread's items of a factor, in the type that the intrinsic wants."""
+        if self.type(factor.dtype) == kind:
+            return self.typed(factor)
+        return f"{kind} {self.define('items', f'bitcast {self.typed(factor)} to {kind}')}"
 
     # ---- memory ----
     def pointer(self, node: Node) -> str:

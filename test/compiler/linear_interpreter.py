@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from typing import Any
@@ -11,11 +12,13 @@ import numpy as np
 from compiler.dtype import DType, dtypes
 from compiler.ir import Node, Op
 from compiler.linear import LinearKernel
+from compiler.matrix import Fragment
 
 NUMPY = {
     "bool": np.bool_, "int8": np.int8, "uint8": np.uint8, "int16": np.int16, "uint16": np.uint16,
     "int32": np.int32, "uint32": np.uint32, "int64": np.int64, "uint64": np.uint64,
-    "float16": np.float16, "float32": np.float32, "float64": np.float64, "index": np.int64,
+    "float16": np.float16, "bfloat16": np.float32, "float32": np.float32, "float64": np.float64,
+    "index": np.int64,
 }  # fmt: skip
 
 BINARY = {
@@ -25,6 +28,9 @@ BINARY = {
     Op.SQRT: np.sqrt, Op.EXP2: np.exp2, Op.LOG2: np.log2, Op.SIN: np.sin, Op.TRUNC: np.trunc,
     Op.WHERE: np.where,
 }  # fmt: skip
+
+
+# bfloat16 values are kept in float32, of which they are a part.
 
 
 def numpy_type(dtype: DType) -> Any:
@@ -150,6 +156,35 @@ class _Block:
         memory[where[gate]] = value[gate]
 
 
+OF_MATRICES = (Op.BROADCAST, Op.STACK, Op.ACC, Op.GET)
+
+
+def to_bfloat16(values: np.ndarray) -> np.ndarray:
+    """float32 values rounded to nearest even."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    rounded = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
+    return (rounded & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+@functools.cache
+def elements(fragment: Fragment, lanes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of the element at [lane, item]."""
+    places = [[fragment.position(t, i) for i in range(fragment.items)] for t in range(lanes)]
+    rows, columns = np.moveaxis(np.array(places), 2, 0)
+    return rows, columns
+
+
+def gathered(items: np.ndarray, fragment: Fragment, shape: tuple[int, int]) -> np.ndarray:
+    """The matrix whose elements the lanes hold: items[lane, item]."""
+    rows, columns = elements(fragment, len(items))
+    matrix = np.zeros(shape, items.dtype)
+    items = items.reshape(rows.shape)
+    matrix[rows, columns] = items
+    same = np.array_equal(matrix[rows, columns], items, equal_nan=items.dtype.kind == "f")
+    assert same, "lanes disagree about an element"
+    return matrix
+
+
 class _ThreadedBlock(_Block):
     """A block of a GPU: every value is an array with one element for each thread.
 
@@ -164,8 +199,19 @@ class _ThreadedBlock(_Block):
         self.touched: dict[tuple[Node, int], tuple[set[int], set[int]]] = {}
 
     def step(self, node: Node) -> None:
-        assert node.dtype.lanes == 1, f"{node.op.name} of vectors"
+        assert node.dtype.lanes == 1 or node.op in OF_MATRICES, f"{node.op.name} of vectors"
         match node.op:
+            case Op.BROADCAST:
+                self.values[node] = np.full(
+                    (self.count, node.dtype.lanes), self.values[node.src[0]]
+                )
+            case Op.STACK:
+                items = [self.spread(self.values[s]) for s in node.src]
+                self.values[node] = np.stack(items, axis=1)
+            case Op.LANE:
+                self.values[node] = self.values[node.src[0]][:, node.arg]
+            case Op.MATRIX:
+                self.multiply(node)
             case Op.THREAD:
                 assert node.src[0].arg == self.kernel.block[node.arg]
                 inner = math.prod(self.kernel.block[: node.arg])
@@ -184,8 +230,24 @@ class _ThreadedBlock(_Block):
                     self.values[node] = (
                         value.astype(kind) if node.op is Op.CAST else value.view(kind)
                     )
+                if node.dtype is dtypes.bfloat16:
+                    self.values[node] = to_bfloat16(self.values[node])
             case _:
                 super().step(node)
+
+    def multiply(self, node: Node) -> None:
+        """acc += a·b, wave by wave; lanes that hold the same element must agree about it."""
+        unit, values = node.arg, self.values
+        assert self.kernel.block[0] % unit.lanes == 0, "part of a wave"
+        register = values[node.src[0]] = values[node.src[0]].copy()
+        wide = np.float64 if unit.sums.kind == "f" else np.int64
+        rows, columns = elements(unit.c, unit.lanes)
+        for first in range(0, self.count, unit.lanes):
+            wave = slice(first, first + unit.lanes)
+            a = gathered(values[node.src[1]][wave], unit.a, (unit.rows, unit.depth))
+            b = gathered(values[node.src[2]][wave], unit.b, (unit.depth, unit.columns))
+            product = (a.astype(wide) @ b.astype(wide))[rows, columns]
+            register[wave] += product.astype(register.dtype)
 
     def spread(self, value: Any) -> Any:
         return np.broadcast_to(value, self.count)
