@@ -32,6 +32,8 @@ from drivers.variables import Var, encode_scalar
 Argument: TypeAlias = "Buffer | Var | int | float | bool"
 Size: TypeAlias = "int | Var"
 Grid: TypeAlias = "tuple[Size, Size, Size]"
+Origin: TypeAlias = "tuple[str, int]"
+"""A file and line of the user's program."""
 
 GRID_LIMITS = ((1 << 31) - 1, 65535, 65535)
 """The most blocks along x, y and z."""
@@ -104,6 +106,7 @@ class Exec:
     program: Program
     arguments: tuple[Argument, ...]
     grid: Grid
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +175,13 @@ class Commands:
         return self._add(Barrier())
 
     def exec(
-        self, program: Program, arguments: Sequence[Argument], grid: Sequence[Size] | None = None
+        self, program: Program, arguments: Sequence[Argument], grid: Sequence[Size] | None = None,
+        origin: Origin | None = None,
     ) -> Commands:
-        """Runs a kernel over `grid` blocks (the code object's own, if not given)."""
+        """Runs a kernel over `grid` blocks (the code object's own, if not given).
+
+        `origin`, the file and line that the kernel comes from, is told when it faults.
+        """
         self._expect(program, (Program,), "exec takes a Program made by dev.load")
         params = program.code.params
         if len(arguments) != len(params):
@@ -187,7 +194,9 @@ class Commands:
             self._check_argument(program, param, argument)
         blocks = tuple(program.code.grid if grid is None else grid)
         self._check_grid(program, blocks)
-        return self._add(Exec(program, tuple(arguments), (blocks[0], blocks[1], blocks[2])))
+        return self._add(
+            Exec(program, tuple(arguments), (blocks[0], blocks[1], blocks[2]), origin)
+        )
 
     def copy(
         self, destination: Buffer | Var, source: Buffer | Var, size_bytes: Size | None = None

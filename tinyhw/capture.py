@@ -124,7 +124,7 @@ class Capture:
             ]
             arguments = arguments_of(program, buffers, variables)
             names.update((a.name, None) for a in arguments if isinstance(a, Var))
-            commands.exec(program, arguments)
+            commands.exec(program, arguments, origin=call.origin)
             self.kernels += 1
             self.operations += program.code.operations
             self.bytes_moved += program.code.bytes_moved

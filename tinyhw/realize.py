@@ -158,7 +158,8 @@ def _submit(runtime: Runtime, calls: list[KernelCall], values: dict[str, int]) -
         memory = [storage.held(node) for node in call.buffers]
         if watched:
             commands.timestamp(stamps[2 * i])
-        commands.exec(program, arguments_of(program, [m.buffer for m in memory], values))
+        arguments = arguments_of(program, [m.buffer for m in memory], values)
+        commands.exec(program, arguments, origin=call.origin)
         if watched:
             commands.timestamp(stamps[2 * i + 1])
         written.append(memory[0])

@@ -12,7 +12,6 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Iterable
 from typing import Final
 
 from compiler.code_object import CodeObject
@@ -20,6 +19,7 @@ from compiler.target import Target
 from drivers.amd import process
 from drivers.amd.clock import AmdTimestamp, GpuClock
 from drivers.amd.events import Interrupts
+from drivers.amd.flight import Work
 from drivers.amd.generations import GENERATIONS
 from drivers.amd.memory import HOST, AmdAllocator, Block, GpuMemory
 from drivers.amd.program import AmdProgram
@@ -226,12 +226,12 @@ class AmdDevice(Device):
                 remedy="Copy it into a buffer of this device first.",
             )
 
-    def _running(self) -> Iterable[str]:
-        names = (
-            name for queue in list(self._queues) for what, name, _, _ in queue.next_steps()
-            if what == "kernel"
-        )
-        return dict.fromkeys(names)
+    def _running(self) -> list[Work]:
+        return [
+            work for queue in list(self._queues) for work in queue.flight.first(
+                queue.timeline.value
+            ) if work.kind != "wait"
+        ]
 
     # ---- its end ----
 

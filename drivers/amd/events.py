@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from autogen import kfd as uapi
 from drivers.amd.abi import Kfd
 from drivers.amd.faults import hardware_exception, memory_exception
+from drivers.amd.flight import Work
 from drivers.amd.memory import GpuMemory, TimelineLines
 from drivers.amd.process import KfdProcess
 from drivers.errors import DeviceFault, HardwareError
@@ -31,7 +32,7 @@ class Interrupts:
     """A device's events, and the home of its timelines."""
 
     def __init__(
-        self, process: KfdProcess, memory: GpuMemory, running: Callable[[], Iterable[str]]
+        self, process: KfdProcess, memory: GpuMemory, running: Callable[[], Sequence[Work]]
     ) -> None:
         self._kfd: Kfd = process.kfd
         self._memory, self._running = memory, running

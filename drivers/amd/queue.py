@@ -11,12 +11,12 @@ import ctypes
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from drivers.amd.encode import Encoder, Pm4Encoder, SdmaEncoder, is_fluid, variables_of
 from drivers.amd.faults import describe_queue
+from drivers.amd.flight import Flight, works_of
 from drivers.amd.hardware import HardwareQueue
 from drivers.amd.points import PointBridge
 from drivers.encoded import Arena, EncodedList, line_aligned
@@ -30,31 +30,13 @@ from drivers.errors import (
 from drivers.memory import Storage
 from drivers.native.image import native
 from drivers.native.layout import BoundState, RingState
-from drivers.queue import BoundCommands, Exec, Queue, Size, Step, Wait
+from drivers.queue import BoundCommands, Queue, Size, Step, Wait
 from drivers.timeline import SLICE_NS, InFlight, Point, Timeline, host_address, memory_view
 from drivers.variables import Var
 
 if TYPE_CHECKING:
     from drivers.amd.device import AmdDevice
     from drivers.amd.scratch import Scratch
-
-Summary = tuple[tuple[str, str, int, Any], ...]
-"""What of a list a report needs: ('kernel', name, 0, None), ('wait', name, value, timeline)."""
-
-
-def _summary(steps: Sequence[Step], variables: dict[str, Any] | None = None) -> Summary:
-    found: list[tuple[str, str, int, Any]] = []
-    for step in steps:
-        if isinstance(step, Exec):
-            found.append(("kernel", step.program.name, 0, None))
-        elif isinstance(step, Wait):
-            point = (variables or {}).get(step.point.name) if isinstance(step.point, Var) else (
-                step.point
-            )
-            if isinstance(point, Point):
-                timeline = weakref.ref(point.timeline)
-                found.append(("wait", point.timeline.name, point.value, timeline))
-    return tuple(found)
 
 
 class AmdQueue(Queue):
@@ -78,7 +60,7 @@ class AmdQueue(Queue):
         self.lock = threading.Lock()
         self._arena = Arena(device.command_allocator)
         self._scratch: Scratch | None = None
-        self._flying: deque[tuple[int, Summary]] = deque()
+        self.flight = Flight()
         self._encoder: type[Encoder] = Pm4Encoder if kind == "compute" else SdmaEncoder
         self.hardware = HardwareQueue(device, kind, ring_records, self.timeline.address)
         self.ring: RingState = self.hardware.state
@@ -120,7 +102,7 @@ class AmdQueue(Queue):
             value = self.push(
                 lambda: native().ring_submit(self.hardware.state_address, address, encoded.count)
             )
-            self.remember(value, _summary(steps, variables))
+            self.flight.add(value, works_of(steps, variables), self.timeline.value)
             self.bridge.mirrors.clear()
             del keep, encoder  # in flight now, so their memory waits for the Point
         return Point(self.timeline, value)
@@ -198,28 +180,6 @@ class AmdQueue(Queue):
                     device=self._device_name, operation="submit",
                 )
 
-    def remember(self, value: int, summary: Summary) -> None:
-        """Keeps what a report says of a list, until its Point has come."""
-        reached = self.timeline.value
-        while self._flying and self._flying[0][0] <= reached:
-            self._flying.popleft()
-        if summary:
-            self._flying.append((value, summary))
-
-    def next_steps(self) -> list[tuple[str, str, int, int]]:
-        """Kernels and waits that have not finished, the earliest first; waits with their state."""
-        reached = self.timeline.value
-        found = []
-        for value, summary in tuple(self._flying):
-            if value <= reached:
-                continue
-            for what, name, wanted, reference in summary:
-                timeline = reference() if reference else None
-                found.append((what, name, wanted, timeline.value if timeline else 0))
-        if not found and reached < self.ring.submitted:
-            found.append(("list", "", 0, 0))
-        return found
-
     def scratch(self, private_bytes: int) -> Scratch:
         """Scratch memory for a kernel; a larger one takes its place for later kernels."""
         if self._scratch is None or self._scratch.private_bytes < private_bytes:
@@ -268,7 +228,7 @@ class AmdQueue(Queue):
         self.in_flight.end()
         self.timeline.ended = True
         self._arena, self._scratch = Arena(self.device.command_allocator), None
-        self._flying.clear()
+        self.flight.clear()
 
     def close(self) -> None:
         """Ends the queue where it stands and frees its place; synchronize() first, if need be."""
@@ -328,7 +288,7 @@ class AmdBoundCommands(BoundCommands):
             encoded.place(block, memory_view(block, len(encoded.block)))
         table.write_patches(address + patches_at)
         self._values = memory_view(address + values_at, table.value_bytes)
-        self._summary = _summary(steps)
+        self._works = works_of(steps)
         self._awaits_vars = any(
             isinstance(step, Wait) and isinstance(step.point, Var) for step in steps
         )
@@ -343,8 +303,8 @@ class AmdBoundCommands(BoundCommands):
             value = queue.push(lambda: native().ring_replay(self._address))
             if value < 0:
                 raise self._table.out_of_limits(-2 - value, variables)
-            changes = self._awaits_vars
-            queue.remember(value, _summary(self._steps, variables) if changes else self._summary)
+            works = works_of(self._steps, variables) if self._awaits_vars else self._works
+            queue.flight.add(value, works, queue.timeline.value)
         return Point(queue.timeline, value)
 
 

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 
 from autogen import kfd
-from drivers.emulated.memory import READ, GpuFault
+from drivers.emulated.memory import WRITE, GpuFault
 
 UNSIGNALED_EVENT_SLOT = 0xFFFFFFFFFFFFFFFF  # kfd_events.c
 FIRST_NONSIGNAL_EVENT_ID = kfd.KFD_SIGNAL_EVENT_LIMIT
@@ -207,10 +207,14 @@ def wait_events(
 
 
 def memory_exception(gpu_id: int, fault: GpuFault) -> bytes:
-    """What a MEMORY event carries: the page, and what was wrong with the access."""
+    """What a MEMORY event carries: the page, and which permissions the access did not find.
+
+    A write to a page that is not there lacks both (PERMISSION_FAULTS); this kernel never sets
+    NoExecute (kfd_int_process_v9.c to v11.c).
+    """
     data = kfd.struct_kfd_hsa_memory_exception_data()
     data.failure.NotPresent = int(not fault.present)
-    data.failure.ReadOnly = int(fault.present and fault.access != READ)
+    data.failure.ReadOnly = int(fault.access == WRITE)
     data.va = fault.address & -4096
     data.gpu_id = gpu_id
     data.ErrorType = kfd.KFD_MEM_ERR_NO_RAS

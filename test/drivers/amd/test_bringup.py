@@ -26,6 +26,7 @@ from drivers.errors import (
     UnsupportedGpu,
 )
 from drivers.timeline import memory_view
+from test.drivers import kernels
 from test.drivers.amd.scripted import GPU_ID, ScriptedSystem
 
 
@@ -170,29 +171,74 @@ def test_memory_given_back_leaves_nothing(system):
     assert not system.queues and not system.events
 
 
-def test_a_page_fault_is_reported_with_its_address(system):
+NOT_PRESENT, READ_ONLY, NO_EXECUTE, IMPRECISE = "NotPresent", "ReadOnly", "NoExecute", "imprecise"
+
+
+def faulting(system, at: int, *flags: str) -> None:
+    """The next sleep hears of a page fault."""
+
+    def faulted(given) -> None:
+        events = (kfd.struct_kfd_event_data * 3).from_address(given.events_ptr)
+        data = events[1].memory_exception_data
+        data.gpu_id, data.va = GPU_ID, at
+        for flag in flags:
+            setattr(data.failure, flag, 1)
+        given.wait_result = kfd.KFD_IOC_WAIT_RESULT_COMPLETE
+
+    system.waited = faulted
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ((NOT_PRESENT,), r"read {at} \(page not present\)"),
+        ((NOT_PRESENT, READ_ONLY), r"wrote {at} \(page not present\)"),
+        ((READ_ONLY,), r"wrote {at} \(read-only page\)"),
+        ((NO_EXECUTE,), r"executed {at} \(page without code\)"),
+        ((IMPRECISE,), r"accessed {at} \(reason not reported, imprecise\)"),
+    ],
+)  # fmt: skip
+def test_a_page_fault_tells_what_its_flags_mean(system, flags, sentence):
     with open_device("AMD", system=system) as device:
         buffer = device.alloc(1 << 20)
-
-        def faulted(given) -> None:
-            events = (kfd.struct_kfd_event_data * 3).from_address(given.events_ptr)
-            data = events[1].memory_exception_data
-            data.gpu_id, data.va = GPU_ID, buffer.gpu_addr + (1 << 20) + 0x3000
-            data.failure.NotPresent = 1
-            given.wait_result = kfd.KFD_IOC_WAIT_RESULT_COMPLETE
-
+        at = buffer.gpu_addr + (1 << 20) + 0x3000
         queue = device.compute_queue()
         point = queue.commands().barrier().submit()
-        system.waited = faulted
+        faulting(system, at, *flags)
+        with pytest.raises(DeviceFault, match="AMD:0 " + sentence.format(at=f"{at:#x}")) as caught:
+            point.wait(timeout_ms=5000)
+        assert caught.value.code == "HW201"
+        assert " bytes past memory for buffers (1.0 MiB at" in str(caught.value)
+        with pytest.raises(DeviceFault):
+            queue.commands().barrier().submit()
+
+
+@pytest.mark.parametrize(
+    ("offset", "place"),
+    [
+        (-8192, "8192 bytes before"), (0, "byte 0 of"), (4096, "0 bytes past"),
+        (8192, "4096 bytes past"),
+    ],
+)  # fmt: skip
+def test_a_page_fault_names_the_nearest_buffer_of_what_may_run(system, offset, place):
+    with open_device("AMD", system=system) as device:
+        arena = device.alloc(1 << 20)
+        first, second = arena.view(0, 64), arena.view(1 << 19, 4096)
+        program = device.load(kernels.add_number(device.target))
+        queue = device.compute_queue()
+        commands = queue.commands().exec(program, (first, second, 1), (1, 1, 1), ("t.py", 7))
+        point = commands.exec(program, (first, first, 1), (1, 1, 1)).submit()
+        queue.commands().exec(program, (second, second, 1), (1, 1, 1)).submit()  # waits its turn
+        faulting(system, second.gpu_addr + offset, NOT_PRESENT)
         with pytest.raises(DeviceFault) as caught:
             point.wait(timeout_ms=5000)
         message = str(caught.value)
-        assert caught.value.code == "HW201"
-        assert f"AMD:0 accessed {buffer.gpu_addr + (1 << 20) + 0x3000:#x}" in message
-        assert "page not present" in message
-        assert "bytes past 1.0 MiB of buffers" in message
-        with pytest.raises(DeviceFault):
-            queue.commands().barrier().submit()
+        assert (
+            "in one of: kernel add_number, dispatch 1, made at t.py:7; "
+            "kernel add_number, dispatch 2; "
+        ) in message
+        name = program.code.params[1].name
+        assert f"; {place} buffer {name} of add_number (4.0 KiB at" in message
 
 
 def test_a_reset_is_reported(system):
@@ -217,7 +263,8 @@ def test_a_hang_says_where_the_queue_stands(system):
         with pytest.raises(DeviceHang) as caught:
             point.wait(timeout_ms=30)
         for part in ("queue training", "did not reach 401", "timeline 400 of 401",
-                     "timeline never to reach 9 (it is at 0)", "read pointer", "write pointer"):
+                     "timeline never to reach 9 (it is at 0)", "read pointer", "write pointer",
+                     "no fault recorded"):
             assert part in str(caught.value)
 
 

@@ -9,8 +9,10 @@ import weakref
 
 import pytest
 
+from compiler.dtype import dtypes
 from drivers import Var, open_device
 from drivers.errors import ArgumentMismatch, DeviceFault, DeviceHang
+from drivers.memory import Buffer
 from drivers.timeline import memory_view
 from test.drivers import kernels
 
@@ -173,21 +175,66 @@ def test_private_arrays_live_in_scratch(device, blocks):
     assert list(words(out)) == list(range(blocks))
 
 
-def test_a_kernel_out_of_bounds_is_named_with_its_address(device):
-    data = zeros(device, 8)
-    program = device.load(kernels.store_at(device.target))
+@pytest.mark.parametrize("verb", ["wrote", "read"])
+def test_a_kernel_out_of_bounds_is_named_with_all_that_is_known(device, verb):
+    data, far = zeros(device, 8), 1 << 40
     queue = device.compute_queue()
-    point = queue.commands().exec(program, (data, 1 << 40, 1), (1, 1, 1)).submit()
+    queue.commands().exec(*stray(device, "wrote", data, 0)).submit().wait()
+    origin = ("/home/me/train.py", 31)
+    queue.commands().exec(*stray(device, verb, data, far), origin=origin).submit()
     with pytest.raises(DeviceFault) as caught:
-        point.wait()
-    message, page = str(caught.value), (data.gpu_addr + (8 << 40)) & -4096
-    assert f"AMD:0 accessed {page:#x}" in message
-    assert "Kernels in flight: store_at" in message
+        queue.synchronize()
+    page = (data.gpu_addr + 8 * far) & -4096
+    name = {"wrote": "store_at", "read": "load_at"}[verb]
+    past = page - data.gpu_addr - data.size_bytes
+    assert str(caught.value).startswith(
+        f"AMD:0 {verb} {page:#x} (page not present) in kernel {name}, dispatch 2, made at "
+        f"train.py:31; {past} bytes past buffer out of {name} (64 bytes at {data.gpu_addr:#x})."
+    )
     device.close()
     with open_device("AMD") as again:
         memory = zeros(again, 1)
         again.compute_queue().commands().write(memory, 3).submit().wait()
         assert words(memory)[0] == 3
+
+
+def stray(device, verb, data, at):
+    """Program, arguments and grid of a kernel that writes or reads element `at` of `data`."""
+    if verb == "wrote":
+        return device.load(kernels.store_at(device.target)), (data, at, 1), (1, 1, 1)
+    program = device.load(kernels.gpu_kernel("load_at", device.target, """
+  %from = getelementptr i64, ptr %out, i64 %at
+  %value = load volatile i64, ptr %from
+  store i64 %value, ptr %out
+  ret void""", kernels.buffer("out"), kernels.scalar("at", dtypes.int64)))
+    return program, (data, at), (1, 1, 1)
+
+
+def test_a_copy_out_of_bounds_is_named_as_a_copy(device):
+    data = zeros(device, 8)
+    beyond = Buffer("AMD:0", data.storage, data.gpu_addr + (1 << 43), 4096)
+    device.copy_queue().commands().copy(data, beyond, 64).submit()
+    with pytest.raises(DeviceFault, match=r"read .* \(page not present\) in a copy of 64 bytes; "):
+        device.synchronize()
+
+
+def test_a_kernel_without_end_is_a_fault_that_names_it_and_the_gpu_opens_again(device):
+    memory = zeros(device, 1)
+    program = device.load(kernels.gpu_kernel("endless", device.target, """
+  br label %again
+again:
+  %value = load volatile i64, ptr %out
+  %more = icmp eq i64 %value, 0
+  br i1 %more, label %again, label %end
+end:
+  ret void""", kernels.buffer("out")))
+    queue = device.compute_queue()
+    point = queue.commands().exec(program, (memory,), (1, 1, 1)).submit()
+    with pytest.raises((DeviceFault, DeviceHang), match="kernel endless, dispatch 1"):
+        point.wait()
+    device.close()
+    with open_device("AMD") as again:
+        again.compute_queue().commands().barrier().submit().wait()
 
 
 def test_several_gpus_are_devices_of_their_own():

@@ -113,7 +113,7 @@ def test_a_page_fault_is_an_event_with_address_and_evicts(client: Client) -> Non
     data = entries[0].memory_exception_data
     assert result == COMPLETE and data.va == stray & ~0xFFF
     assert data.gpu_id == client.gpu_ids[0] and data.failure.NotPresent == 1
-    assert not data.failure.ReadOnly
+    assert data.failure.ReadOnly, "it was a write"
     other.put(write_data(target.address, 9))
     time.sleep(0.02)
     assert target.u32().value == 1, "an evicted queue goes on"
