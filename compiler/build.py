@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compiler import amdgpu, elf
+from compiler import amdgpu, cubin, elf
 from compiler.code_object import CodeObject, Param
 from compiler.dtype import dtypes
 from compiler.errors import CompilerError
@@ -26,9 +26,13 @@ def render(kernel: LinearKernel, target: Target) -> str:
             from compiler.render import c
 
             return c.render(kernel, target)
+        case "nvrtc":
+            from compiler.render import cuda
+
+            return cuda.render(kernel, target)
         case other:
             raise CompilerError(
-                f"There is no compiler called {other!r}; there are 'llvm' and 'clang'.",
+                f"There is no compiler called {other!r}; there are 'llvm', 'clang' and 'nvrtc'.",
                 operation="build",
             )
 
@@ -39,6 +43,10 @@ def compile_source(source: str, target: Target) -> bytes:
         from compiler import llvm
 
         return llvm.compile_ir(source, target)
+    if target.compiler == "nvrtc":
+        from compiler import nvrtc
+
+        return nvrtc.compile_cuda(source, target.arch)
     from compiler import clang
 
     return clang.compile_c(source, target)
@@ -65,7 +73,11 @@ def build(kernel: LinearKernel, target: Target) -> CodeObject:
     object = compile_source(source, target)
     local_bytes = sum(n.dtype.itemsize * n.arg[1] for n in kernel.body if n.op is Op.LOCAL)
     private_bytes = 0
-    if target.is_cpu:
+    if target.compiler == "nvrtc":
+        known = cubin.read(object).kernels[kernel.name]
+        local_bytes, private_bytes = known.shared_bytes, known.stack_bytes
+        image = elf.Image(object, 0, ())  # a driver places the parts of a cubin itself
+    elif target.is_cpu:
         image = elf.link(object, kernel.name)
     else:
         image = elf.link(object, f"{kernel.name}.kd", executable=False)

@@ -72,6 +72,10 @@ def _back_end(target: Target) -> str:
         from compiler import clang
 
         return clang.identity()
+    if target.compiler == "nvrtc":
+        from compiler import nvrtc
+
+        return nvrtc.version()
     from compiler import llvm
 
     return llvm.version()

@@ -37,6 +37,7 @@ class CodeObject:
     `void entry(const void *kernarg, uint32_t x, uint32_t y, uint32_t z)` and runs one block;
     On AMD GPUs it is the offset of the kernel descriptor (`compiler/amdgpu.py`), 64-byte aligned,
     where dispatch packets want it; the code lies where the descriptor says.
+    For NVIDIA GPUs the image is a cubin (`compiler/cubin.py`) and the entry 0.
     `grid` is the number of blocks to launch unless the caller says otherwise (GPU code that comes
     from a plan relies on its being no more), `block` the threads of each. A block takes
     `local_bytes` of local memory, a thread `private_bytes` of scratch memory; threads run in

@@ -39,11 +39,11 @@ def render(kernel: LinearKernel, target: Target) -> str:
     """The LLVM IR module whose function `kernel.name` is the kernel."""
     amdgpu.check(kernel, target)
     kernel = legalise(kernel, native_half=True, native=target.native)
-    convention = Convention(native_half=True, vector_bits=0, index_bits=_index_bits(kernel))
+    convention = Convention(native_half=True, vector_bits=0, index_bits=index_bits(kernel))
     return _AmdgpuRenderer(kernel, convention, target).module()
 
 
-def _index_bits(kernel: LinearKernel) -> int:
+def index_bits(kernel: LinearKernel) -> int:
     """32 where no index leaves that range: addresses and comparisons are half as long."""
     for node in (*kernel.params, *kernel.body):
         for index in (node, *node.src):

@@ -43,13 +43,19 @@ _LONGEST = 72
 
 def render(kernel: LinearKernel, target: Target) -> str:
     """The C text whose function `kernel.name` runs one block of the kernel."""
-    return _Renderer(legalise(kernel, native_half=False)).module()
+    return Renderer(legalise(kernel, native_half=False), CTypes()).module()
 
 
-class _Renderer:
-    def __init__(self, kernel: LinearKernel) -> None:
+class Renderer:
+    """C for processors; a dialect for GPUs replaces the frame, the types and a few operations."""
+
+    index = "long"
+    """The type of loop counters."""
+    literal = staticmethod(literal)
+
+    def __init__(self, kernel: LinearKernel, types: CTypes) -> None:
         self.kernel = kernel
-        self.types = CTypes()
+        self.types = types
         self.names = Names(kernel)
         self.lines: list[str] = []
         self.depth = 1
@@ -84,9 +90,7 @@ class _Renderer:
     # ---- the text ----
     def module(self) -> str:
         """Types, helpers, the kernel and its entry."""
-        for node in self.kernel.body:
-            if not is_constant(node):
-                self.emit(node)
+        self.emit_body()
         name = self.kernel.name
         parameters, arguments = [], []
         for slot, param in enumerate(self.kernel.params):
@@ -115,6 +119,12 @@ class _Renderer:
             "",
         ]
         return "\n".join(text)
+
+    def emit_body(self) -> None:
+        """The kernel's lines."""
+        for node in self.kernel.body:
+            if not is_constant(node):
+                self.emit(node)
 
     def emit(self, node: Node) -> None:
         """The line of a statement, or the name or text of a value."""
@@ -151,17 +161,17 @@ class _Renderer:
         if not is_constant(node):
             return self.names[node]
         if node.op is Op.CONST and node.dtype.lanes == 1:
-            text = literal(node.arg, node.dtype)
+            text = self.literal(node.arg, node.dtype)
             return f"({text})" if text.startswith("-") else text
         kind = self.types.name(node.dtype)
         negate = "-" if node.dtype.kind == "b" else ""
         constant = splat_value(node)
         if constant is not None:
-            return f"({kind})({negate}{literal(constant.arg, constant.dtype)})"
+            return f"({kind})({negate}{self.literal(constant.arg, constant.dtype)})"
         if node.op is Op.RAMP:
             lanes = [str(i) for i in range(node.dtype.lanes)]
         else:
-            lanes = [negate + literal(s.arg, s.dtype) for s in node.src]
+            lanes = [negate + self.literal(s.arg, s.dtype) for s in node.src]
         return f"({kind}){{{', '.join(lanes)}}}"
 
     # ---- loops, accumulators, places ----
@@ -171,7 +181,7 @@ class _Renderer:
         name = self.names[node] = self.names.fresh("i")
         if node in self.vector_loops:
             self.line("#pragma clang loop vectorize(disable)")
-        self.line(f"for (long {name} = {start}; {name} < {stop}; {name} += {step}) {{")
+        self.line(f"for ({self.index} {name} = {start}; {name} < {stop}; {name} += {step}) {{")
         self.depth += 1
 
     def end(self, node: Node) -> None:
@@ -290,8 +300,9 @@ class _Renderer:
             right = self.spread(b)
         if node.op in (Op.IDIV, Op.MOD) and dtype is dtypes.index:
             if min(bounds(a)[0], bounds(b)[0]) >= 0:  # the cheaper division
-                unsigned = self.types.scalar(dtypes.uint64)
-                return f"((long)(({unsigned}){left} {symbol} ({unsigned}){right}))"
+                bits = dtypes.uint64 if self.index == "long" else dtypes.uint32
+                unsigned = self.types.scalar(bits)
+                return f"(({self.index})(({unsigned}){left} {symbol} ({unsigned}){right}))"
         text = f"({left} {symbol} {right})"
         if node.dtype.kind == "b":
             return self.truth(node.op, text, dtype, left, right)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import struct
+from typing import ClassVar
 
 from compiler.dtype import ConstType, DType, dtypes
 
-_NAMES = {
+NAMES = {
     dtypes.bool: "_Bool",
     dtypes.int8: "char",
     dtypes.uint8: "uchar",
@@ -39,12 +40,16 @@ _MASKS = {8: "char", 16: "short", 32: "int", 64: "long"}
 class CTypes:
     """Names of types; remembers which ones and which helpers the text needs."""
 
+    names: ClassVar[dict[DType, str]] = NAMES
+    function = "static inline"
+    """How a helper function is declared."""
+
     def __init__(self) -> None:
         self.definitions: dict[str, str] = {}
 
     def scalar(self, dtype: DType) -> str:
         """One lane, in a register and in memory."""
-        name = _NAMES[dtype.scalar]
+        name = self.names[dtype.scalar]
         if name in _SCALARS:
             self.definitions.setdefault(name, f"typedef {_SCALARS[name]} {name};")
         return name
@@ -53,7 +58,7 @@ class CTypes:
         """The register type."""
         if dtype.lanes == 1:
             return self.scalar(dtype)
-        base = "char" if dtype.kind == "b" else _NAMES[dtype.scalar]
+        base = "char" if dtype.kind == "b" else self.names[dtype.scalar]
         return self.vector(base, dtype.lanes)
 
     def vector(self, base: str, lanes: int) -> str:
@@ -78,7 +83,7 @@ class CTypes:
     # ---- helper functions ----
     def helper(self, name: str, text: str) -> str:
         """A function that the text needs, by its name."""
-        self.definitions.setdefault(name, f"static inline {text}")
+        self.definitions.setdefault(name, f"{self.function} {text}")
         return name
 
     def bits(self, source: DType, dtype: DType) -> str:

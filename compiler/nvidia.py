@@ -1,0 +1,64 @@
+"""NVIDIA GPUs as the compiler sees them: a table of architectures.
+
+Sources: CUDA C++ Programming Guide, "Compute Capabilities"; the tuning guides of each
+architecture. Caches and numbers of multiprocessors are those of the largest part with that
+number; they only steer heuristics.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+from compiler.errors import InvalidKernel
+from compiler.ir import Op
+from compiler.target import Target
+
+WARP = 32
+"""Threads that run together."""
+
+
+class Architecture(NamedTuple):
+    """One compute capability: shared memory of a block and caches in KiB, multiprocessors."""
+
+    shared_kib: int
+    l1_kib: int
+    l2_kib: int
+    multiprocessors: int
+
+
+ARCHITECTURES = {
+    "sm_75": Architecture(48, 32, 6144, 72),  # Turing
+    "sm_80": Architecture(48, 128, 40960, 108),  # Ampere, GA100
+    "sm_86": Architecture(48, 64, 6144, 84),
+    "sm_89": Architecture(48, 64, 73728, 128),  # Ada
+    "sm_90": Architecture(48, 128, 51200, 132),  # Hopper
+    "sm_100": Architecture(48, 128, 126976, 148),  # Blackwell
+    "sm_120": Architecture(48, 64, 98304, 170),
+}
+"""A block may declare 48 KiB of shared memory; more has to be asked for at launch."""
+
+
+@functools.cache
+def gpu_target(arch: str, multiprocessors: int = 0) -> Target:
+    """The Target of `arch`; a driver that knows the board gives its multiprocessors."""
+    if arch not in ARCHITECTURES:
+        raise InvalidKernel(
+            f"There is no target for {arch}; there are {', '.join(ARCHITECTURES)}.",
+            operation="gpu_target",
+        )
+    known = ARCHITECTURES[arch]
+    return Target(
+        "nvrtc",
+        arch,
+        cpu=arch,
+        lane_width=WARP,
+        block_threads=256,
+        native=(Op.EXP2, Op.LOG2),
+        vector_bits=32,
+        vector_registers=256,
+        threads=multiprocessors or known.multiprocessors,
+        l1_bytes=known.l1_kib << 10,
+        l2_bytes=known.l2_kib << 10,
+        local_bytes=known.shared_kib << 10,
+    )
