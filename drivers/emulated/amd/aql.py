@@ -14,7 +14,14 @@ from typing import Any
 
 from autogen import amdhsa, hsa
 from drivers.emulated.amd.clock import gpu_clock
-from drivers.emulated.amd.dispatch import RSRC1_FLOAT_MODE, RSRC2_USER_SGPR, Launch, get, group_ids
+from drivers.emulated.amd.dispatch import (
+    RSRC1_FLOAT_MODE,
+    RSRC2_USER_SGPR,
+    Launch,
+    get,
+    group_ids,
+    scratch_register,
+)
 from drivers.emulated.amd.engine import NOT_RUNG, BadPacket, QueueProperties
 from drivers.emulated.amd.pm4 import ComputeEngine
 from drivers.emulated.amd.process import KfdProcess
@@ -133,6 +140,7 @@ class AqlEngine(ComputeEngine):
             entry=descriptor + offset,
             scalars=tuple(scalars + [0] * (count - len(scalars))),
             group_ids=group_ids(second, count),
+            scratch_register=scratch_register(second, count),
             block=(block[0], block[1], block[2]),
             grid=(grid[0], grid[1], grid[2]),
             wave_size=32 if wave32 else 64,

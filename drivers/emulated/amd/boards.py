@@ -52,6 +52,11 @@ class Board:
         return self.gfx_target_version // 10000 != 10
 
     @property
+    def architected_group_ids(self) -> bool:
+        """Whether waves find their workgroup's number in trap registers (gfx12 on)."""
+        return self.gfx_target_version >= 120000
+
+    @property
     def scratch_unit_bytes(self) -> int:
         """The unit of TMPRING_SIZE.WAVESIZE."""
         return 256 if self.gfx_target_version >= 110000 else 1024

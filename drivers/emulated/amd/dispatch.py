@@ -24,6 +24,9 @@ INITIATOR_W32_EN: Field = (15, 1)
 RSRC1_FLOAT_MODE: Field = (12, 8)
 RSRC2_SCRATCH_EN: Field = (0, 1)
 RSRC2_USER_SGPR: Field = (1, 5)
+# Where gfx12 keeps the workgroup's number: x in ttmp9, y and z in the halves of ttmp7.
+ARCHITECTED_GROUP_IDS = (117, 115, 115)
+RSRC2_TGID_INFO: Field = (10, 1)
 RSRC2_TGID: tuple[Field, ...] = ((7, 1), (8, 1), (9, 1))
 RSRC2_LDS_SIZE: Field = (15, 9)
 NUM_THREAD_FULL: Field = (0, 16)
@@ -52,6 +55,18 @@ class Launch(NamedTuple):
     lds_bytes: int
     scratch_bytes: int
     float_mode: int
+    scratch_register: int = -1
+
+
+def scratch_register(second: int, first_free: int) -> int:
+    """Which scalar register receives a wave's offset in scratch, by RSRC2; -1 for none.
+
+    It comes behind the workgroup's numbers. (Where scratch is architected, nobody reads it.)
+    """
+    if not get(second, RSRC2_SCRATCH_EN):
+        return -1
+    before = sum(get(second, enabled) for enabled in (*RSRC2_TGID, RSRC2_TGID_INFO))
+    return first_free + before
 
 
 def group_ids(second: int, first_free: int) -> tuple[int, int, int]:
@@ -135,6 +150,7 @@ class Dispatcher:
             lds_bytes=get(second, RSRC2_LDS_SIZE) * LDS_GRANULE_BYTES,
             scratch_bytes=self._scratch(second, wave_size),
             float_mode=get(registers["PGM_RSRC1"], RSRC1_FLOAT_MODE),
+            scratch_register=scratch_register(second, count),
         )
 
     def launch(self, launch: Launch) -> None:
@@ -149,6 +165,8 @@ class Dispatcher:
             raise BadPacket(f"{launch.lds_bytes} bytes of LDS; there are {board.lds_kib} KiB")
         if not all(launch.grid):
             return
+        if board.architected_group_ids:
+            launch = launch._replace(group_ids=ARCHITECTED_GROUP_IDS)
         fault = self.engine.process.simt().run(Dispatch(
             memory=self._memory(),
             gfx=board.name,

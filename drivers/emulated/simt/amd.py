@@ -32,7 +32,11 @@ _NOTHING = {
     "s_icache_inv", "s_gl1_inv", "s_dcache_inv", "s_waitcnt_vscnt", "s_waitcnt_vmcnt",
     "s_waitcnt_expcnt", "s_waitcnt_lgkmcnt", "s_version", "s_ttracedata", "s_ttracedata_imm",
     "s_incperflevel", "s_decperflevel", "v_nop", "v_pipeflush", "ds_nop", "s_wakeup",
-    "buffer_gl0_inv", "buffer_gl1_inv",
+    "buffer_gl0_inv", "buffer_gl1_inv", "v_clrexcp", "s_singleuse_vdst", "s_wait_alu",
+    "s_wait_loadcnt", "s_wait_storecnt", "s_wait_samplecnt", "s_wait_bvhcnt", "s_wait_expcnt",
+    "s_wait_dscnt", "s_wait_kmcnt", "s_wait_loadcnt_dscnt", "s_wait_storecnt_dscnt",
+    "s_prefetch_inst", "s_prefetch_inst_pc_rel", "s_prefetch_data", "s_prefetch_data_pc_rel",
+    "s_buffer_prefetch_data", "global_inv", "global_wb", "global_wbinv",
     # The float mode stays the descriptor's: LLVM may move sums past a change of it.
     "s_denorm_mode", "s_round_mode", "s_setreg_b32", "s_setreg_imm32_b32",
 }
@@ -44,6 +48,11 @@ def flow(instruction: Instruction) -> tuple[tuple[int, ...], bool]:
     if name in ("s_endpgm", "s_endpgm_saved"):
         return (), True
     if name == "s_barrier":
+        if instruction.fields["imm"] not in (0, 0xFFFF):  # RDNA4 waits for a barrier by its number
+            raise UnknownInstruction(
+                f"Barrier {instruction.fields['imm']:#x} at pc {instruction.pc:#x} is none that "
+                "the translator knows.", operation="translate",
+            )
         return (after,), True
     if name == "s_branch":
         return (instruction.target,), True
@@ -220,6 +229,10 @@ class Translator(MemoryAccess, Registers):
         self.now = instruction
         name, format = instruction.name, instruction.format
         if name in _NOTHING:
+            return
+        if name == "s_barrier_signal":
+            if instruction.src[0].kind != "c" or instruction.src[0].index != 193:  # −1
+                raise self.refuse("signals a named barrier, which is not translated yet")
             return
         if format in MEMORY_FORMATS:
             self.memory(instruction)

@@ -29,9 +29,11 @@ def _place(function: str) -> int:
 def kind_of(instruction: Instruction) -> int | None:
     """Which memory an instruction accesses, None if none: it gets a slot of that kind."""
     name = instruction.name
-    if instruction.format not in MEMORY_FORMATS or name.endswith(("_inv", "permute_b32", "nop")):
+    if instruction.format not in MEMORY_FORMATS or not (
+        instruction.src
+    ):
         return None
-    if name == "ds_swizzle_b32":
+    if name in ("ds_swizzle_b32", "ds_permute_b32", "ds_bpermute_b32") or "prefetch" in name:
         return None
     return {"DS": layout.LOCAL, "SCRATCH": layout.SCRATCH}.get(instruction.format, layout.GLOBAL)
 

@@ -51,6 +51,7 @@ s_sub_co_ci_u32 s_subb_u32
 s_addk_co_i32 s_addk_i32
 v_mad_co_u64_u32 v_mad_u64_u32
 v_mad_co_i64_i32 v_mad_i64_i32
+s_barrier_wait s_barrier
 """
 _RENAMED = dict(row.split() for row in _WORDS.split("\n") if row)
 

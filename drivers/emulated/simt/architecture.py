@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from drivers.emulated.simt import amd, amd_memory, rdna_decode
+from drivers.emulated.simt import amd, amd_memory, rdna_bits, rdna_decode
 from drivers.emulated.simt.instruction import Instruction, UnknownInstruction
+from drivers.emulated.simt.rdna_bits import Generation
 
 Flow = tuple[tuple[int, ...], bool]
 """Where an instruction may go on, and whether a block ends with it."""
@@ -27,11 +29,22 @@ class Architecture:
     vector_registers: int
 
 
-RDNA3 = Architecture(
-    rdna_decode.decode, amd.flow, amd.full_after, amd_memory.kind_of, amd.Translator,
-    wave_sizes=(32, 64), vector_registers=256,
-)
-ARCHITECTURES = {"gfx1100": RDNA3}
+def _rdna(generation: Generation) -> Architecture:
+    return Architecture(
+        functools.partial(_decode, generation), amd.flow, amd.full_after, amd_memory.kind_of,
+        functools.partial(amd.Translator, generation=generation.name),
+        wave_sizes=(32, 64), vector_registers=256,
+    )
+
+
+def _decode(
+    generation: Generation, code: bytes, offset: int, pc: int | None, wave_size: int
+) -> Instruction:
+    return rdna_decode.decode(code, offset, pc, wave_size, generation)
+
+
+RDNA2, RDNA3, RDNA4 = map(_rdna, (rdna_bits.RDNA2, rdna_bits.RDNA3, rdna_bits.RDNA4))
+ARCHITECTURES = {"gfx1030": RDNA2, "gfx1100": RDNA3, "gfx1200": RDNA4, "gfx1201": RDNA4}
 
 
 def architecture(gfx: str, wave_size: int) -> Architecture:

@@ -59,7 +59,8 @@ class Dispatch:
     scalars: tuple[int, ...]
     """The initial scalar registers from s0 on (user data)."""
     group_ids: tuple[int, int, int]
-    """Which scalar registers receive the workgroup's x, y, z; −1 for none."""
+    """Which scalar registers receive the workgroup's x, y, z; −1 for none. Where y and z have the
+    same, z is its upper half."""
     block: tuple[int, int, int]
     """Threads in a workgroup."""
     grid: tuple[int, int, int]
@@ -75,6 +76,9 @@ class Dispatch:
     """Of one lane."""
     float_mode: int = 0xF0
     """The FLOAT_MODE field of RSRC1: rounding in bits 0–3, denormals kept in 4–7."""
+    scratch_register: int = -1
+    """The scalar register that receives the wave's offset in the scratch that the program
+    allotted; −1 where waves find their scratch without it."""
     loop_budget: int = LOOP_BUDGET
 
 
@@ -223,17 +227,18 @@ class Engine:
         wave_bytes = _scratch_of_a_wave(dispatch)
         all_lanes = (1 << lanes) - 1
         struct.pack_into(
-            "<QQQQQQQQQQQqqqQQQQQQQ", job, 0,
+            "<QQQQQQQQQQQqqqQQQQQQQq", job, 0,
             0, groups, 0, dispatch.grid[0], dispatch.grid[1], full, tail, waves,
             (1 << rest) - 1 if rest else all_lanes,
             scalars.buffer_info()[0], len(scalars), *dispatch.group_ids,
             ids.buffer_info()[0], (1 if dispatch.thread_ids == "packed" else 3) * lanes * 4,
             dispatch.loop_budget, _mxcsr(dispatch.float_mode), wave_bytes,
             kernel.state_bytes if kernel.has_barrier else 0, all_lanes,
+            dispatch.scratch_register,
         )
         addresses = [
-            self._prepare(context, kernel, dispatch, waves, ctypes.addressof(job), ranges)
-            for context in contexts
+            self._prepare(number, context, kernel, dispatch, waves, ctypes.addressof(job), ranges)
+            for number, context in enumerate(contexts)
         ]
         self._carry_out(addresses)
         fault = next((f for f in (_fault(a, dispatch) for a in addresses) if f), None)
@@ -257,10 +262,10 @@ class Engine:
         return self._idle.pop() if self._idle else _Context(self._functions)
 
     def _prepare(
-        self, context: _Context, kernel: _Kernel, dispatch: Dispatch, waves: int, job: int,
-        ranges: array[int],
+        self, number: int, context: _Context, kernel: _Kernel, dispatch: Dispatch, waves: int,
+        job: int, ranges: array[int],
     ) -> int:
-        """Fills a thread's context for a dispatch; returns its address."""
+        """Fills the context for a dispatch; returns its address."""
         slot_count = len(kernel.kinds)
         address = context.room("slots", layout.CONTEXT_SLOTS + layout.SLOT_BYTES * slot_count)
         states = context.room("states", kernel.state_bytes * (waves if kernel.has_barrier else 1))
@@ -268,9 +273,9 @@ class Engine:
         wave_bytes = _scratch_of_a_wave(dispatch)
         scratch = context.room("scratch", max(16, wave_bytes * waves))
         head = struct.pack(
-            "<qiiqqqQQQQQQQQQq", dispatch.loop_budget, 0, 0, 0, 0, 0,
+            "<qiiqqqQQQQQQQQQqQ", dispatch.loop_budget, 0, 0, 0, 0, 0,
             ranges.buffer_info()[0], len(ranges) // 3, lds, dispatch.lds_bytes, scratch,
-            dispatch.scratch_bytes, dispatch.entry, job, states, 0,
+            dispatch.scratch_bytes, dispatch.entry, job, states, 0, number * wave_bytes * waves,
         )
         ctypes.memmove(address, head, len(head))
         ctypes.memset(address + layout.CONTEXT_ZEROS, 0, 64)

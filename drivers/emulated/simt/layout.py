@@ -28,6 +28,7 @@ CONTEXT_ENTRY = 88  # the guest address of the kernel's first instruction
 CONTEXT_JOB = 96
 CONTEXT_STATES = 104
 CONTEXT_FAULT_WAVE = 112
+CONTEXT_SCRATCH_OFFSET = 120  # of this thread's waves in the scratch that the program allotted
 CONTEXT_ZEROS = 128  # 64 bytes, read where a scalar load may not
 CONTEXT_FUNCTIONS = 256  # addresses of the helpers, 8 bytes each
 CONTEXT_SLOTS = 4096  # one for each memory instruction
@@ -62,6 +63,7 @@ JOB_FLOAT_MODE = 136  # MXCSR
 JOB_SCRATCH_WAVE_BYTES = 144
 JOB_STATE_STRIDE = 152  # 0 where the waves of a workgroup need not wait for each other
 JOB_FULL_EXEC = 160  # EXEC of a wave with all lanes
+JOB_SCRATCH_REGISTER = 168  # receives a wave's offset in that scratch, −1 for none
 JOB_BYTES = 192
 
 FAULT_MEMORY, FAULT_HANG = 1, 2

@@ -20,7 +20,6 @@ from drivers.emulated.simt.rdna_bits import (
     EXEC,
     RDNA2,
     RDNA3,
-    RDNA4,
     SDWA,
     VCC,
     Fields,
@@ -356,13 +355,3 @@ def decode(
     instruction = _FORMATS[layout.name](words, layout.read(first))
     instruction.size_bytes = words.size_bytes
     return instruction if wave_size == 32 else _wide_masks(instruction)
-
-
-def decode_rdna2(code: bytes, offset: int, pc: int | None, wave_size: int) -> Instruction:
-    """`decode` for gfx10.3."""
-    return decode(code, offset, pc, wave_size, RDNA2)
-
-
-def decode_rdna4(code: bytes, offset: int, pc: int | None, wave_size: int) -> Instruction:
-    """`decode` for gfx12."""
-    return decode(code, offset, pc, wave_size, RDNA4)

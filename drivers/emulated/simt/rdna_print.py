@@ -237,7 +237,7 @@ def _program(i: Instruction, generation: Generation) -> str:
         return " " + _waits(value, generation)
     if i.name == "s_delay_alu":
         return " " + _delay(value)
-    if not value and i.name in _ALONE:
+    if not value and generation.spelling[i.name] in _ALONE:
         return ""
     if i.name == "s_waitcnt_depctr":
         counts = ((name, value >> first & most, most) for name, first, most in _COUNTERS)

@@ -23,6 +23,7 @@ tail.exec JOB_TAIL_EXEC
 full.exec JOB_FULL_EXEC
 scratch.bytes JOB_SCRATCH_WAVE_BYTES
 stride JOB_STATE_STRIDE
+offset.register JOB_SCRATCH_REGISTER
 mode JOB_FLOAT_MODE
 """
 
@@ -35,14 +36,28 @@ def _field(name: str, structure: str, offset: int, type: str = "i64") -> str:
 
 
 def _identity(axis: str) -> str:
-    """Writes the workgroup's number along one axis, where the kernel wants it."""
+    """Writes the workgroup's number along one axis, where the kernel wants it.
+
+    Where z goes to the register of y, it is the upper half.
+    """
+    value = f"%short.{axis}"
+    shared = ""
+    if axis == "z":
+        value = "%combined.z"
+        shared = """
+  %above.z = shl i32 %short.z, 16
+  %y.now = load i32, ptr %slot.z
+  %both.z = or i32 %y.now, %above.z
+  %same.z = icmp eq i64 %id.z, %id.y
+  %combined.z = select i1 %same.z, i32 %both.z, i32 %short.z
+"""
     return f"""
   %wants.{axis} = icmp sge i64 %id.{axis}, 0
   br i1 %wants.{axis}, label %give.{axis}, label %given.{axis}
 give.{axis}:
   %slot.{axis} = getelementptr i32, ptr %state, i64 %id.{axis}
   %short.{axis} = trunc i64 %group.{axis} to i32
-  store i32 %short.{axis}, ptr %slot.{axis}
+{shared}  store i32 {value}, ptr %slot.{axis}
   br label %given.{axis}
 given.{axis}:
 """
@@ -112,6 +127,7 @@ entry:
 {_field("job", "context", layout.CONTEXT_JOB, "ptr")}{fields}
 {_field("states", "context", layout.CONTEXT_STATES, "ptr")}
 {_field("scratch", "context", layout.CONTEXT_SCRATCH)}
+{_field("scratch.offset", "context", layout.CONTEXT_SCRATCH_OFFSET)}
 {_field("scalars", "job", layout.JOB_SCALARS, "ptr")}
 {_field("threads", "job", layout.JOB_THREAD_IDS, "ptr")}
   %next.at = getelementptr i8, ptr %job, i64 {layout.JOB_NEXT}
@@ -152,12 +168,22 @@ copy:
   br i1 %i.more, label %copy, label %copied
 copied:
 {_identity("x")}{_identity("y")}{_identity("z")}
+  %own.0 = mul i64 %w, %scratch.bytes
+  %wants.offset = icmp sge i64 %offset.register, 0
+  br i1 %wants.offset, label %give.offset, label %given.offset
+give.offset:
+  %offset.slot = getelementptr i32, ptr %state, i64 %offset.register
+  %offset.wide = add i64 %scratch.offset, %own.0
+  %offset.short = trunc i64 %offset.wide to i32
+  store i32 %offset.short, ptr %offset.slot
+  br label %given.offset
+given.offset:
   %threads.offset = mul i64 %w, %vector.bytes
   %ids = getelementptr i8, ptr %threads, i64 %threads.offset
   %vectors = getelementptr i8, ptr %state, i64 {layout.STATE_VECTORS}
   br label %lanes
 lanes:
-  %j = phi i64 [ 0, %given.z ], [ %j.next, %lanes ]
+  %j = phi i64 [ 0, %given.offset ], [ %j.next, %lanes ]
   %ids.at = getelementptr i8, ptr %ids, i64 %j
   %id.row = load <16 x i32>, ptr %ids.at, align 4
   %vector.at = getelementptr i8, ptr %vectors, i64 %j
@@ -172,7 +198,6 @@ launch:
   store i64 %exec, ptr %exec.at
   %number = add i64 %wave.base, %w
   store i64 %number, ptr %wave.at
-  %own.0 = mul i64 %w, %scratch.bytes
   %own = add i64 %scratch, %own.0
   store i64 %own, ptr %scratch.at.now
   %result = call i32 @wave_step(ptr %context, ptr %job, ptr %state, i64 %w,

@@ -45,13 +45,37 @@ class Kernel:
     lds_bytes: int
     scratch_bytes: int
     group_ids: tuple[int, int, int]
+    scratch_register: int
     float_mode: int
+    properties: int
     assembly: str
     target: Target
 
     @property
     def entry(self) -> int:
         return (ctypes.addressof(self.code) + 255) & ~255
+
+
+def placed(gfx: str, rsrc2: int) -> tuple[tuple[int, int, int], int]:
+    """The registers of the workgroup's numbers and of the wave's offset in scratch."""
+    following = iter(range(rsrc2 >> 1 & 31, 128))
+    ids = tuple(next(following) if rsrc2 >> bit & 1 else -1 for bit in (7, 8, 9))
+    if gfx.startswith("gfx12"):
+        ids = (117, 115, 115)  # ttmp9, ttmp7
+    return ids, next(following) if rsrc2 & 1 else -1
+
+
+def user_scalars(properties: int, kernarg: int, scratch: int) -> tuple[int, ...]:
+    """The initial scalar registers that a kernel descriptor's properties ask for."""
+    words: list[int] = []
+    if properties & 1:  # private segment buffer: swizzled by thread, as gfx10's drivers have it
+        words += [scratch & 0xFFFFFFFF, scratch >> 32 | 1 << 31, 0xFFFFFFFF, 0x20C14000]
+    words += [0, 0] * (properties >> 1 & 1) + [0, 0] * (properties >> 2 & 1)
+    words += [kernarg & 0xFFFFFFFF, kernarg >> 32]
+    words += [0, 0] * (properties >> 4 & 1)
+    if properties >> 5 & 1:
+        words += [scratch & 0xFFFFFFFF, scratch >> 32]
+    return tuple(words)
 
 
 @functools.cache
@@ -90,11 +114,10 @@ def _compile(text: str, attributes: str, level: int, target: Target) -> Kernel:
     lds, scratch = struct.unpack_from("<II", descriptor, 0)
     rsrc1, rsrc2 = struct.unpack_from("<II", descriptor, 48)
     user = rsrc2 >> 1 & 31
-    following = iter(range(user, 128))
-    ids = tuple(next(following) if rsrc2 >> bit & 1 else -1 for bit in (7, 8, 9))
+    (properties,) = struct.unpack_from("<H", descriptor, 56)
     buffer = ctypes.create_string_buffer(size + 512)
-    kernel = Kernel(buffer, user, lds, scratch, ids, rsrc1 >> 12 & 0xFF, assembly,
-                    target)
+    kernel = Kernel(buffer, user, lds, scratch, *placed(target.gfx, rsrc2),
+                    rsrc1 >> 12 & 0xFF, properties, assembly, target)
     ctypes.memmove(kernel.entry, bytes(code[start : start + size]), size)
     return kernel
 
@@ -127,8 +150,14 @@ def launch(
               for v in values if isinstance(v, np.ndarray)] if memory is None else list(memory)
     start = ctypes.addressof(kernel.code)
     ranges += [MemoryRange(kernarg, kernarg + 256), MemoryRange(start, start + len(kernel.code))]
+    waves = -(-block[0] * block[1] * block[2] // kernel.target.wave_size)
+    allotted = np.zeros(kernel.scratch_bytes * 64 * waves * engine().threads + 64, np.uint8)
+    ranges.append(MemoryRange(allotted.ctypes.data, allotted.ctypes.data + allotted.nbytes))
     dispatch = Dispatch(
-        entry=kernel.entry, scalars=(kernarg & 0xFFFFFFFF, kernarg >> 32),
+        entry=kernel.entry,
+        scalars=user_scalars(kernel.properties, kernarg, allotted.ctypes.data),
+        scratch_register=kernel.scratch_register,
+        thread_ids="separate" if kernel.target.gfx.startswith("gfx10") else "packed",
         group_ids=kernel.group_ids, block=block, grid=grid, memory=tuple(ranges),
         lds_bytes=kernel.lds_bytes, scratch_bytes=kernel.scratch_bytes,
         float_mode=kernel.float_mode, **kernel.target._asdict(), **fields,

@@ -13,7 +13,10 @@ from drivers.emulated.simt.instruction import UnknownInstruction
 from drivers.system import RealSystem
 from test.drivers.emulated import gpu
 
-TARGETS = (gpu.Target("gfx1100", 32), gpu.Target("gfx1100", 64))
+TARGETS = (
+    gpu.Target("gfx1100", 32), gpu.Target("gfx1100", 64), gpu.Target("gfx1030", 32),
+    gpu.Target("gfx1201", 32),
+)
 
 
 @pytest.fixture(params=TARGETS, ids=lambda t: f"{t.gfx}-wave{t.wave_size}", autouse=True)
