@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from compiler.amdgpu_matrix import MATRIX_UNITS
+from compiler.check import check_types
 from compiler.errors import InvalidKernel, UnsupportedObject
 from compiler.ir import Node, Op
 from compiler.linear import LinearKernel
@@ -75,7 +76,8 @@ def gpu_target(arch: str, compute_units: int = 0) -> Target:
 
 
 def check(kernel: LinearKernel, target: Target) -> None:
-    """Raises InvalidKernel for what LLVM would not refuse but die of."""
+    """Raises InvalidKernel or UnsupportedType for what LLVM would not refuse but die of."""
+    check_types(kernel)
     threads = kernel.block[0] * kernel.block[1] * kernel.block[2]
     local = sum(n.arg[1] * n.dtype.itemsize for n in kernel.body if n.op is Op.LOCAL)
     for what, value, limit in (
