@@ -2,7 +2,7 @@
 
 What it does: agents and memory pools, an AQL queue with barriers, copies by SDMA; with a code
 object also its loader, its own blit kernels, and ours. Functions and constants: hsa.h,
-hsa_ext_amd.h. Arguments: board, mistake, thunk, runtime, and a code object or nothing.
+hsa_ext_amd.h. Arguments: board, mistake, thunk, runtime, and LLVM's linker if kernels shall run.
 """
 
 from __future__ import annotations
@@ -10,12 +10,21 @@ from __future__ import annotations
 import ctypes
 import random
 import struct
+import subprocess
 import sys
+import tempfile
 import time
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from autogen import hsa
+from compiler.amdgpu import gpu_target
+from compiler.build import compile_source
+from compiler.code_object import CodeObject
+from compiler.compile import compile_kernel
+from compiler.dtype import dtypes
+from compiler.ir import Node, Op
 from drivers.emulated.amd.boards import BOARDS
 from drivers.emulated.system import EmulatedSystem
 from test.drivers.emulated.stranger import Leader, main, overwrite
@@ -186,17 +195,14 @@ class Queue:
         packet.dep_signal[0].handle, packet.completion_signal.handle = after, done
         self.submit(packet, hsa.HSA_PACKET_TYPE_BARRIER_AND)
 
-    def dispatch(
-        self, kernel: Kernel, arguments: list[int], grid: tuple[int, int, int],
-        block: tuple[int, int, int],
-    ) -> int:
-        """Runs a kernel; `grid` counts blocks. The completion signal."""
+    def dispatch(self, kernel: Kernel, arguments: list[int]) -> int:
+        """Runs a kernel; its completion signal."""
         runtime, packet = self.runtime, hsa.struct_hsa_kernel_dispatch_packet_s()
         expect("argument bytes", kernel.kernarg_bytes, 8 * len(arguments))
         memory = runtime.alloc(runtime.kernarg, kernel.kernarg_bytes)
         (U64 * len(arguments)).from_address(memory)[:] = arguments
         packet.setup = 3
-        for axis, blocks, threads in zip("xyz", grid, block, strict=True):
+        for axis, blocks, threads in zip("xyz", kernel.code.grid, kernel.code.block, strict=True):
             setattr(packet, f"workgroup_size_{axis}", threads)
             setattr(packet, f"grid_size_{axis}", blocks * threads)
         packet.group_segment_size = kernel.group_bytes
@@ -212,9 +218,11 @@ class Queue:
 class Kernel:
     """A kernel of a loaded executable."""
 
-    def __init__(self, runtime: Runtime, executable: int, name: str) -> None:
+    def __init__(self, runtime: Runtime, executable: int, code: CodeObject) -> None:
+        self.code = code
         symbol, agent = U64(), U64(runtime.gpu)
-        runtime.call("executable_get_symbol_by_name", U64(executable), f"{name}.kd".encode(),
+        name = f"{code.name}.kd".encode()
+        runtime.call("executable_get_symbol_by_name", U64(executable), name,
                      ctypes.byref(agent), ctypes.byref(symbol))
 
         def info(attribute: int, kind: Any = U32) -> int:
@@ -224,6 +232,7 @@ class Kernel:
         self.object = info(SYMBOL_INFO_KERNEL_OBJECT, U64)
         self.kernarg_bytes = info(SYMBOL_INFO_KERNARG_BYTES)
         self.group_bytes = info(SYMBOL_INFO_GROUP_BYTES)
+        expect("local memory", self.group_bytes, code.local_bytes)
 
 
 def agents(runtime: Runtime, board: str) -> None:
@@ -277,6 +286,11 @@ def copies(runtime: Runtime, within: bool) -> None:
         done = runtime.copy(following, one, size, after=done)
     expect("copies", runtime.wait(done), 0)
     expect("the copy", ctypes.string_at(target, size) == content, True)
+    if within:  # neither end at a multiple of the other's: another kernel
+        shifted = size - 8
+        done = runtime.copy(places[2] + 5, places[0] + 3, shifted)
+        expect("a shifted copy", runtime.wait(done), 0)
+        expect("the shifted copy", ctypes.string_at(places[2] + 5, shifted) == content[3:-5], True)
     expect("the copy, seen by the processor", ctypes.string_at(places[0], size) == content, True)
     times = (U64 * 2)()
     runtime.call("amd_profiling_get_async_copy_time", U64(done), times)
@@ -284,10 +298,29 @@ def copies(runtime: Runtime, within: bool) -> None:
     runtime.free(*way)
 
 
-def load(runtime: Runtime, path: str) -> int:
+def compiled(board: str, linker: str, rows: int, columns: int) -> tuple[bytes, list[CodeObject]]:
+    """A code object with two kernels of our compiler: x * x, and the sum of each row."""
+    count, target = rows * columns, gpu_target(board)
+    values = Node(Op.PARAM, dtypes.float32, (), (1, count))
+    results = [Node(Op.PARAM, dtypes.float32, (), (0, size)) for size in (count, rows)]
+    matrix = values.reshape((rows, columns))
+    codes = [
+        compile_kernel(results[0].assign(values.alu(Op.MUL, values)), target),
+        compile_kernel(
+            results[1].reshape((rows, 1)).assign(matrix.reduce(Op.ADD, (1,))), target
+        ),
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        objects = [Path(folder, f"{code.name}.o") for code in codes]
+        for path, code in zip(objects, codes, strict=True):
+            path.write_bytes(compile_source(code.source, target))
+        linked = Path(folder, "linked")
+        subprocess.run([linker, "-shared", *objects, "-o", linked], check=True)
+        return linked.read_bytes(), codes
+
+
+def load(runtime: Runtime, content: bytes) -> int:
     """The runtime's loader, which copies code with a kernel of its own."""
-    with open(path, "rb") as file:
-        content = file.read()
     reader, executable = U64(), U64()
     runtime.call("code_object_reader_create_from_memory", content, U64(len(content)),
                  ctypes.byref(reader))
@@ -298,25 +331,25 @@ def load(runtime: Runtime, path: str) -> int:
     return executable.value
 
 
-def kernels(runtime: Runtime, queue: Queue, path: str) -> None:
-    """Its blit kernels, and two of ours: values, local memory, times."""
-    executable = load(runtime, path)
+def kernels(runtime: Runtime, queue: Queue, board: str, linker: str) -> None:
+    """Its blit kernels, and two of ours: values, local memory, times; then one that faults."""
     rows, columns = 32, 1024
     count = rows * columns
+    content, (square, row_sum) = compiled(board, linker, rows, columns)
+    executable = load(runtime, content)
     numbers = random.Random(2)
     values = [float(numbers.randrange(-99, 99)) for _ in range(count)]
     given = runtime.alloc(runtime.vram, 4 * count)
     products = runtime.alloc(runtime.vram, 4 * count)
     sums = runtime.alloc(runtime.vram, 4 * rows)
-    struct.pack_into(f"<{count}f", (ctypes.c_char * (4 * count)).from_address(given), 0, *values)
+    (ctypes.c_float * count).from_address(given)[:] = values
     runtime.call("amd_memory_fill", POINTER(products), 0x7FC00000, U64(count))
     expect("the fill", set((U32 * count).from_address(products)), {0x7FC00000})
 
     runtime.call("amd_profiling_set_profiler_enabled", queue.place, 1)
     started = runtime.now()
-    square = Kernel(runtime, executable, "square")
-    done = queue.dispatch(square, [products, given], (count // 256, 1, 1), (256, 1, 1))
-    expect("square", runtime.wait(done), 0)
+    done = queue.dispatch(Kernel(runtime, executable, square), [products, given])
+    expect("completion of square", runtime.wait(done), 0)
     ended = runtime.now()
     expect("squares", list((ctypes.c_float * count).from_address(products)),
            [value * value for value in values])
@@ -324,18 +357,15 @@ def kernels(runtime: Runtime, queue: Queue, path: str) -> None:
     runtime.call("amd_profiling_get_dispatch_time", U64(runtime.gpu), U64(done), times)
     expect_times(started, times, ended)
 
-    row_sum = Kernel(runtime, executable, "row_sum")
-    expect("local memory", row_sum.group_bytes, 4 * 256)
-    done = queue.dispatch(row_sum, [sums, given], (rows, 1, 1), (256, 1, 1))
-    expect("row_sum", runtime.wait(done), 0)
+    done = queue.dispatch(Kernel(runtime, executable, row_sum), [sums, given])
+    expect("completion of row_sum", runtime.wait(done), 0)
     expect("sums", list((ctypes.c_float * rows).from_address(sums)),
            [sum(values[columns * row : columns * (row + 1)]) for row in range(rows)])
+    expect("errors of the queue", queue.errors, [])
+    fault(runtime, queue, Kernel(runtime, executable, square), products)
 
-    runtime.free(given, products, sums)
-    runtime.call("executable_destroy", U64(executable))
 
-
-def fault(runtime: Runtime, queue: Queue, path: str) -> None:
+def fault(runtime: Runtime, queue: Queue, kernel: Kernel, target: int) -> None:
     """A kernel that reads what is not mapped: the runtime hears of the page."""
     events: list[tuple[int, int, int, int]] = []
     heard = runtime.signal()
@@ -348,26 +378,22 @@ def fault(runtime: Runtime, queue: Queue, path: str) -> None:
 
     handler = HAPPENED(happened)
     runtime.call("amd_register_system_event_handler", handler, None)
-    square = Kernel(runtime, load(runtime, path), "square")
-    target = runtime.alloc(runtime.vram, 4096)
     nothing = 0x500000000000
-    queue.dispatch(square, [target, nothing], (1, 1, 1), (256, 1, 1))
+    queue.dispatch(kernel, [target, nothing])
     expect("fault heard", runtime.wait(heard), 0)
     expect("fault", events, [(GPU_MEMORY_FAULT_EVENT, runtime.gpu, nothing, PAGE_NOT_PRESENT)])
 
 
 def task(system: EmulatedSystem, leader: Leader) -> None:
-    board, thunk, path, code = sys.argv[2], *sys.argv[4:7]
+    board, thunk, path, linker = sys.argv[2], *sys.argv[4:7]
     runtime = Runtime(leader, path, thunk)
     agents(runtime, board)
     queue = Queue(runtime)
     barriers(runtime, queue)
-    copies(runtime, within=bool(code))
-    if code:
-        kernels(runtime, queue, code)
+    copies(runtime, within=bool(linker))
     expect("errors of the queue", queue.errors, [])
-    if code:
-        fault(runtime, queue, code)
+    if linker:
+        kernels(runtime, queue, board, linker)
         return  # the device is lost
     queue.destroy()
     runtime.shut_down()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,14 +28,16 @@ pytestmark = [
     pytest.mark.skipif(platform.machine() != "x86_64", reason="the library is led on x86-64 only"),
     pytest.mark.skipif(not THUNK, reason="libhsakmt1 is not installed"),
 ]
+LINKER = shutil.which("ld.lld-19") or ""
+needs_linker = pytest.mark.skipif(not LINKER, reason="lld-19 is not installed")
 needs_runtime = pytest.mark.skipif(not RUNTIME, reason="libhsa-runtime64-1 is not installed")
 
 
-def run(program: str, board: str, mistake: str = "", code: str = "") -> tuple[int, str]:
+def run(program: str, board: str, mistake: str = "", linker: str = "") -> tuple[int, str]:
     """Exit status and what it wrote of a program of this folder, which gets those arguments."""
     result = subprocess.run(
         [sys.executable, "-c", START, f"test.drivers.emulated.{program}", board, mistake, THUNK,
-         RUNTIME, code],
+         RUNTIME, linker],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
         timeout=60, check=False,
     )
@@ -78,3 +81,27 @@ def test_the_runtime_goes_from_agents_over_barriers_and_copies_to_shut_down(boar
 def test_a_wrong_board_does_not_get_past_the_runtime(mistake: str, noticed: str) -> None:
     status, written = run("runtime", "gfx1030", mistake)
     assert status == 1 and f"RuntimeError: {noticed}" in written, written
+
+
+@needs_runtime
+@needs_linker
+def test_the_runtime_loads_code_and_its_kernels_and_ours_run() -> None:
+    assert run("runtime", "gfx1030", linker=LINKER) == (0, "done\n")
+
+
+@needs_runtime
+@needs_linker
+@pytest.mark.parametrize(
+    ("mistake", "noticed"),
+    [
+        ("user-sgprs", "Memory access fault by GPU"),  # what the runtime says itself
+        ("group-ids", "RuntimeError: the copy"),
+        ("no-lds", "RuntimeError: sums"),
+        ("fault-address", "RuntimeError: fault"),
+    ],
+)
+def test_a_board_that_runs_kernels_wrong_does_not_get_past_the_runtime(
+    mistake: str, noticed: str
+) -> None:
+    status, written = run("runtime", "gfx1030", mistake, LINKER)
+    assert status != 0 and noticed in written, written
