@@ -246,10 +246,14 @@ class Allocator:
         """Returns memory to the system. Raises OSError or HardwareError."""
         self._system.munmap(address, size_bytes)
 
+    def _room(self) -> str:
+        """How much of the device's memory is free, where somebody knows; ends with a comma."""
+        return ""
+
     def _out_of_memory(self, size_bytes: int) -> OutOfDeviceMemory:
         limit = "" if self._limit is None else f" of a limit of {format_bytes(self._limit)}"
         return OutOfDeviceMemory(
-            f"Cannot allocate {format_bytes(size_bytes)} on {self._device}: "
+            f"Cannot allocate {format_bytes(size_bytes)} on {self._device}: {self._room()}"
             f"{format_bytes(self._used)} in use{limit}, {format_bytes(self._mapped)} mapped, "
             f"nothing left to give back.",
             device=self._device,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from autogen import kfd
@@ -22,6 +23,7 @@ from drivers.errors import (
 from drivers.system import System
 
 KFD_NODE: Final = "/dev/kfd"
+LEAST_MINOR: Final = 9  # the first with AVAILABLE_MEMORY (kfd_ioctl.h, its list of versions)
 AGE_MINOR: Final = 14  # from 1.14 on: event ages, and RUNTIME_ENABLE is expected
 _RETRY = (errno.EAGAIN, errno.EINTR)
 _RETRIES: Final = 1000
@@ -37,16 +39,26 @@ class Kfd:
             version = kfd.struct_kfd_ioctl_get_version_args()
             self.call("GET_VERSION", version)
             self.version = (int(version.major_version), int(version.minor_version))
-            if self.version[0] != kfd.KFD_IOCTL_MAJOR_VERSION:
-                major, minor = self.version
-                raise UnknownAbi(
-                    f"{KFD_NODE} speaks version {major}.{minor}; this driver knows "
-                    f"{kfd.KFD_IOCTL_MAJOR_VERSION}.x.",
-                    device=device, operation="GET_VERSION",
-                )
+            self._check_version()
         except BaseException:
             self.close()
             raise
+
+    def _check_version(self) -> None:
+        """Refuses what has another major number, or lacks what this driver asks for."""
+        (major, minor), known = self.version, kfd.KFD_IOCTL_MAJOR_VERSION
+        if major != known:
+            raise UnknownAbi(
+                f"{KFD_NODE} speaks version {major}.{minor}; this driver knows {known}.x.",
+                device=self.device, operation="GET_VERSION",
+            )
+        if minor < LEAST_MINOR:
+            raise UnknownAbi(
+                f"{KFD_NODE} speaks version {major}.{minor}; this driver needs {known}."
+                f"{LEAST_MINOR} or a later {known}.x.",
+                device=self.device, operation="GET_VERSION",
+                remedy="Update the kernel, or its amdgpu module.",
+            )
 
     def close(self) -> None:
         """Closes the node. The kernel keeps what the process made until it ends or frees it."""
@@ -207,14 +219,22 @@ def _no_permission(path: str, name: str) -> tuple[str, str]:
     try:
         import grp
 
-        number = os.stat(path).st_gid
+        owner = os.stat(path).st_gid
         names = {group.gr_gid: group.gr_name for group in grp.getgrall()}
-        mine = ", ".join(names.get(each, str(each)) for each in sorted(os.getgroups())) or "none"
-        group = names.get(number, str(number))
     except (ImportError, OSError):
         return f"Cannot open {path} ({name}).", "Join the group that the node belongs to."
-    return (
-        f"Cannot open {path} ({name}): it belongs to group {group} ({number}); your groups are "
-        f"{mine}.",
-        f"Run `sudo usermod -aG {group} $USER` and log in again.",
-    )
+    return permission_advice(path, name, owner, sorted(os.getgroups()), names)
+
+
+def permission_advice(
+    path: str, name: str, owner: int, mine: Sequence[int], names: Mapping[int, str]
+) -> tuple[str, str]:
+    """The same from what is known: the node's group, the user's groups, the names of groups."""
+    group = f"{names[owner]} ({owner})" if owner in names else f"{owner}, which has no name here"
+    joined = ", ".join(names.get(each, str(each)) for each in mine) or "none"
+    detail = f"Cannot open {path} ({name}): it belongs to group {group}; your groups are {joined}."
+    if owner in mine or name == "EPERM":
+        return detail, f"In a container, start it with `--device={path}`."
+    if owner not in names:  # a container has the host's numbers, not its names
+        return detail, f"Start the container with `--group-add {owner}`."
+    return detail, f"Run `sudo usermod -aG {names[owner]} $USER` and log in again."

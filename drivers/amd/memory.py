@@ -154,6 +154,18 @@ class GpuMemory:
         self.kfd.free(block.handle)
         self.system.munmap(block.address, block.size_bytes)
 
+    def room(self) -> str:
+        """How much VRAM is free, and the largest piece that this device holds, for an error."""
+        try:
+            free = format_bytes(self.kfd.available_bytes(self.node.gpu_id))
+        except HardwareError:
+            free = "an unknown part"
+        largest = max((block.size_bytes for block in self.blocks.values()), default=0)
+        return (
+            f"{free} of {format_bytes(self.node.vram_bytes)} free, the largest piece held is "
+            f"{format_bytes(largest)}"
+        )
+
     def nearest(self, address: int) -> tuple[Block, int] | None:
         """The block at or next to an address, and how far from its start the address is."""
         starts = sorted(self.blocks)
@@ -184,6 +196,9 @@ class AmdAllocator(Allocator):
 
     def _obtain(self, size_bytes: int) -> int:
         return self._memory.take(size_bytes, self._flags, self._kind).address
+
+    def _room(self) -> str:
+        return f"{self._memory.room()}, " if self._flags == VRAM else ""
 
     def _give_back(self, address: int, size_bytes: int) -> None:
         self._memory.give_back(self._memory.blocks[address])

@@ -11,6 +11,7 @@ import pytest
 from autogen import kfd
 from drivers import open_device, probe
 from drivers.amd import packets, process
+from drivers.amd.abi import permission_advice
 from drivers.amd.generations import GENERATIONS
 from drivers.amd.hardware import save_area
 from drivers.amd.topology import NODES, find_gpus
@@ -21,6 +22,7 @@ from drivers.errors import (
     DeviceNotAvailable,
     MalformedInput,
     NodeNotAccessible,
+    OutOfDeviceMemory,
     SystemCallFailed,
     UnknownAbi,
     UnsupportedGpu,
@@ -294,6 +296,55 @@ def test_unknown_hardware_and_versions_are_refused():
     system.version = (2, 0)
     with pytest.raises(UnknownAbi, match=r"speaks version 2\.0; this driver knows 1\.x"):
         open_device("AMD", system=system)
+
+
+@pytest.mark.parametrize("version", [(1, 8), (0, 99)])
+def test_a_kernel_driver_that_is_too_old_is_named_with_what_is_needed(system, version):
+    system.version = version
+    seen = f"speaks version {version[0]}\\.{version[1]}; this driver (needs 1\\.9|knows 1\\.x)"
+    with pytest.raises(UnknownAbi, match=seen) as caught:
+        open_device("AMD", system=system)
+    assert caught.value.code == "HW103"
+    assert "ACQUIRE_VM" not in system.names()
+
+
+@pytest.mark.parametrize(
+    ("reason", "owner", "mine", "parts"),
+    [
+        ("EACCES", 109, (27, 44), ("group render (109); your groups are sudo, video",
+                                   "sudo usermod -aG render $USER")),
+        ("EACCES", 993, (0, 44), ("group 993, which has no name here; your groups are root, video",
+                                  "--group-add 993")),
+        ("EPERM", 109, (0,), ("group render (109)", "--device=/dev/kfd")),
+        ("EACCES", 109, (), ("your groups are none", "usermod -aG render")),
+    ],
+)  # fmt: skip
+def test_whoever_may_not_open_a_node_is_told_which_group_to_join(reason, owner, mine, parts):
+    names = {0: "root", 27: "sudo", 44: "video", 109: "render"}
+    sentences = permission_advice("/dev/kfd", reason, owner, mine, names)
+    for part, sentence in zip(parts, sentences, strict=True):
+        assert part in sentence
+
+
+def test_memory_that_does_not_fit_is_told_with_what_is_free(system):
+    def available(given) -> None:
+        given.available = 1 << 30
+
+    system.available_memory = available
+    with open_device("AMD", system=system) as device:
+        held = device.alloc(3 << 20)
+        system.failures["ALLOC_MEMORY_OF_GPU"] = errno.ENOMEM
+        with pytest.raises(OutOfDeviceMemory) as caught:
+            device.alloc(2 << 30)
+        assert str(caught.value).startswith(
+            "Cannot allocate 2.0 GiB on AMD:0: 1.0 GiB of 24.0 GiB free, the largest piece held "
+            "is 3.0 MiB, 3.0 MiB in use"
+        )
+        assert caught.value.code == "HW203"
+        system.failures["AVAILABLE_MEMORY"] = errno.EINVAL
+        with pytest.raises(OutOfDeviceMemory, match=r"an unknown part of 24\.0 GiB free"):
+            device.alloc(2 << 30)
+        del held
 
 
 def test_a_window_too_small_for_the_memory_is_named(system):
