@@ -44,7 +44,7 @@ class Server:
         self.nodes: set[int] = set()  # open device nodes among the files
         self.next_file = 1
         self.lock = threading.Lock()
-        self.operations: dict[int, Callable[[list[bytes]], Answer]] = {
+        self.operations: dict[int, Callable[[Connection, list[bytes]], Answer]] = {
             Operation.HELLO: self._hello,
             Operation.OPEN: self._open,
             Operation.CLOSE: self._close,
@@ -52,12 +52,30 @@ class Server:
             Operation.MMAP: self._mmap,
             Operation.FILES: self._files,
             Operation.LOG: self._log,
+            Operation.SCHEDULE: self._schedule,
         }
+        self.connections: list[Connection] = []
+        self.busy: set[Connection] = set()
+        model.watch(self.idle)
+
+    def idle(self) -> bool:
+        """Whether the program has asked nothing that is not answered, but to wait."""
+        poller = select.poll()
+        for connection in list(self.connections):
+            if connection.socket.fileno() >= 0:
+                poller.register(connection.socket, select.POLLIN)
+        return not poller.poll(0) and not self.busy
 
     def serve(self, connection: Connection) -> None:
         """Answers until the other side closes."""
+        self.connections.append(connection)
+        poller = select.poll()
+        poller.register(connection.socket, select.POLLIN)
         try:
             while True:
+                self.busy.discard(connection)
+                poller.poll()
+                self.busy.add(connection)  # before the message is gone from the socket
                 operation, parts, descriptors, _ = connection.receive()
                 if operation == Operation.CONNECT:
                     for descriptor in descriptors:
@@ -68,6 +86,8 @@ class Server:
                     os.close(descriptor)
                 self._answer(connection, operation, parts)
         except Disconnected:
+            self.connections.remove(connection)
+            self.busy.discard(connection)
             connection.close()
 
     def start(self, connection: Connection) -> None:
@@ -81,16 +101,16 @@ class Server:
             connection.send(operation, [], error=errno.ENOSYS)
             return
         try:
-            answer, descriptors = handler(parts)
+            answer, descriptors = handler(connection, parts)
         except OSError as failure:
             connection.send(operation, [str(failure).encode()], error=failure.errno or errno.EIO)
             return
         connection.send(operation, answer, descriptors)
 
-    def _hello(self, parts: list[bytes]) -> Answer:
+    def _hello(self, connection: Connection, parts: list[bytes]) -> Answer:
         return [], tuple(self.model.descriptors())
 
-    def _open(self, parts: list[bytes]) -> Answer:
+    def _open(self, connection: Connection, parts: list[bytes]) -> Answer:
         (flags,) = OPEN_REQUEST.unpack(parts[0])
         path = os.fsdecode(parts[1])
         file = self.model.open(path, flags)
@@ -107,7 +127,7 @@ class Server:
             raise OSError(errno.EBADF, f"no open file {number}")
         return file
 
-    def _close(self, parts: list[bytes]) -> Answer:
+    def _close(self, connection: Connection, parts: list[bytes]) -> Answer:
         _, number = FILE.unpack(parts[0])
         with self.lock:
             file = self._file(number)
@@ -119,10 +139,12 @@ class Server:
             self.model.reset()
         return [], ()
 
-    def _ioctl(self, parts: list[bytes]) -> Answer:
+    def _ioctl(self, connection: Connection, parts: list[bytes]) -> Answer:
         number, request, alias = IOCTL_REQUEST.unpack(parts[0])
         file = self._file(number)
         call = Call(request, bytearray(parts[1]), alias=alias - 1 if alias else None)
+        if file.waits(request):
+            self.busy.discard(connection)
         arrays, files = int.from_bytes(parts[2], "little"), parts[3:]
         for part in files[:arrays]:
             (place,) = ARRAY.unpack_from(part)
@@ -142,19 +164,22 @@ class Server:
         answer += [ACTION.pack(*action) for action in call.actions]
         return answer, tuple(call.descriptors)
 
-    def _mmap(self, parts: list[bytes]) -> Answer:
+    def _mmap(self, connection: Connection, parts: list[bytes]) -> Answer:
         number, size_bytes, protection, flags, offset = MMAP_REQUEST.unpack(parts[0])
         self._file(number).mmap(size_bytes, protection, flags, offset)
         return [], ()
 
-    def _files(self, parts: list[bytes]) -> Answer:
+    def _files(self, connection: Connection, parts: list[bytes]) -> Answer:
         answer: list[bytes] = []
         for path, text in self.model.files().items():
             answer += [os.fsencode(path), text.encode()]
         return answer, ()
 
-    def _log(self, parts: list[bytes]) -> Answer:
+    def _log(self, connection: Connection, parts: list[bytes]) -> Answer:
         return [line.encode() for line in self.model.log[-1000:]], ()
+
+    def _schedule(self, connection: Connection, parts: list[bytes]) -> Answer:
+        return [line.encode() for line in self.model.schedule()], ()
 
 
 def lay_out_low(arguments: list[str]) -> None:
@@ -189,7 +214,7 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(f"no model of {vendor}")
     from drivers.emulated.amd.machine import Machine
 
-    model = Machine(description, int(bell))
+    model = Machine(description, int(bell), int(program))
     server = Server(model)
     ended = threading.Event()
     reading, writing = os.pipe()

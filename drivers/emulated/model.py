@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from drivers.emulated.protocol import Action
@@ -42,6 +43,10 @@ class OpenFile(ABC):
     def ioctl(self, call: Call) -> int:
         """One ioctl. Raises OSError with the errno that the kernel gives."""
         raise OSError(errno.ENOTTY, "no ioctls on this file")
+
+    def waits(self, request: int) -> bool:
+        """Whether an ioctl waits for the engines, and the program with it."""
+        return False
 
     @abstractmethod
     def mmap(self, size_bytes: int, protection: int, flags: int, offset: int) -> None:
@@ -92,6 +97,14 @@ class Model(ABC):
     @abstractmethod
     def descriptors(self) -> list[int]:
         """The backing of each GPU."""
+
+    @abstractmethod
+    def watch(self, idle: Callable[[], bool]) -> None:
+        """Tells who knows whether the program is asking something right now."""
+
+    def schedule(self) -> list[str]:
+        """What the engines have done in which order, a line each, if that is fixed."""
+        return []
 
     @abstractmethod
     def reset(self) -> None:

@@ -237,6 +237,7 @@ class Native:
             number, word, word, number, word, number, word, word, word, word, word, word
         )(exports["wait_memory"])
         self._ring = ctypes.PYFUNCTYPE(None, word)(exports["ring"])
+        self.sequence = ctypes.c_uint32.from_address(bell_address + BELL_SEQUENCE)
         self._sleepers = ctypes.c_uint32.from_address(bell_address + BELL_SLEEPERS)
 
     def ring(self) -> None:

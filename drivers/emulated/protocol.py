@@ -29,6 +29,7 @@ class Operation(enum.IntEnum):
     MMAP = 6  # file number, size, protection, flags, offset
     FILES = 7  # → every file that stands in sysfs, with its content
     LOG = 8  # → why engines stopped, a line each
+    SCHEDULE = 9  # → what engines have done in which order, a line each
 
 
 class Action(enum.IntEnum):

@@ -126,14 +126,18 @@ def _end(process: _Process, owner: int, descriptors: list[int]) -> None:
 class EmulatedSystem(StackedSystem):
     """Emulated boards on top of another System.
 
-    `description` names them: 'gfx1100', 'gfx1100,gfx1201', 'gfx1100*2'. The board process starts
+    `description` names them: 'gfx1100', 'gfx1100,gfx1201', 'gfx1100*2'; 'gfx1100,seed=7' runs the
+    engines one at a time, in an order that the number fixes. The board process starts
     with the first node that is opened, and ends with `shut_down`, with this object, or with the
     program, however that ends. When the last node is closed, what the program had goes.
     """
 
-    def __init__(self, description: str = DEFAULT_BOARD, below: System | None = None) -> None:
+    def __init__(
+        self, description: str = DEFAULT_BOARD, below: System | None = None, *,
+        seed: int | None = None,
+    ) -> None:
         super().__init__(below or RealSystem())
-        self.description = description
+        self.description = description if seed is None else f"{description},seed={seed}"
         self.start = START
         self.lock = threading.RLock()
         self.process: _Process | None = None
@@ -194,6 +198,11 @@ class EmulatedSystem(StackedSystem):
     def log(self) -> list[str]:
         """Why the board refused calls and stopped engines, a line each."""
         answer, _ = self._checked(Operation.LOG, [])
+        return [line.decode() for line in answer]
+
+    def schedule(self) -> list[str]:
+        """What the engines have done in which order, if a seed fixes it: a line each."""
+        answer, _ = self._checked(Operation.SCHEDULE, [])
         return [line.decode() for line in answer]
 
     # The calls.

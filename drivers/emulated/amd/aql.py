@@ -22,12 +22,13 @@ from drivers.emulated.amd.dispatch import (
     group_ids,
     scratch_register,
 )
-from drivers.emulated.amd.engine import NOT_RUNG, BadPacket, QueueProperties
+from drivers.emulated.amd.engine import BadPacket, QueueProperties
 from drivers.emulated.amd.pm4 import ComputeEngine
 from drivers.emulated.amd.process import KfdProcess
 from drivers.emulated.amd.topology import Gpu
 from drivers.emulated.memory import READ
 from drivers.emulated.native import EQUAL, NOT_EQUAL
+from drivers.emulated.schedule import FULL_MASK, NOT_RUNG
 
 PACKET_BYTES = 64
 TYPE_MASK = 0xFF
@@ -36,7 +37,6 @@ DEPENDENCIES_AT, DEPENDENCY_COUNT = 8, 5  # of a barrier packet
 VENDOR_PM4_IB = 1  # of a vendor packet's second half-word: an INDIRECT_BUFFER packet follows
 VALUE_AT = hsa.struct_amd_signal_s._0.offset
 DESCRIPTOR_BYTES = 64
-FULL_MASK = 0xFFFFFFFFFFFFFFFF
 
 # User SGPRs in the order in which they are given: property, how many.
 USER_SGPRS = (
@@ -83,8 +83,9 @@ class AqlEngine(ComputeEngine):
             self.report_read_pointer()
 
     def _do(self, address: int, packet: bytes) -> None:
-        started = gpu_clock()
         kind = packet[0]
+        self.schedule.step(self, f"packet {self.read} of type {kind}")
+        started = gpu_clock()
         if kind == hsa.HSA_PACKET_TYPE_KERNEL_DISPATCH:
             self._kernel(address, hsa.struct_hsa_kernel_dispatch_packet_s.from_buffer_copy(packet))
         elif kind in (hsa.HSA_PACKET_TYPE_BARRIER_AND, hsa.HSA_PACKET_TYPE_BARRIER_OR):

@@ -7,6 +7,7 @@ a `Dispatch` of the translator. (gc_*_sh_mask.h, COMPUTE_*; LLVM's AMDGPUUsage, 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from drivers.emulated.amd.engine import BadPacket
@@ -109,6 +110,7 @@ class Dispatcher:
         self.registers = Registers(engine)
         self.ranges: tuple[Any, ...] = ()
         self.ranges_generation = -1
+        self.held: list[Launch] = []  # begun as far as packets know
 
     def run(self, x: int, y: int, z: int, initiator: int) -> None:
         """Runs a grid of workgroups to its end. Raises BadPacket, GpuFault."""
@@ -126,9 +128,17 @@ class Dispatcher:
             x, y, z = (size // count for size, count in zip(grid, threads, strict=True))
         if any(registers.axes("START")) and not get(initiator, INITIATOR_FORCE_START_AT_000):
             raise BadPacket(f"DISPATCH: a grid that starts at {registers.axes('START')}")
-        self.launch(
-            self._from_registers((x, y, z), (threads[0], threads[1], threads[2]), initiator)
-        )
+        launch = self._from_registers((x, y, z), (threads[0], threads[1], threads[2]), initiator)
+        if self.engine.schedule.holds_back():
+            self.held.append(launch)
+        else:
+            self.launch(launch)
+
+    def finish(self) -> None:
+        """Runs what was held back. Raises BadPacket, GpuFault."""
+        held, self.held = self.held, []
+        for launch in self.engine.schedule.shuffled(held):
+            self.launch(launch)
 
     def _from_registers(
         self, grid: tuple[int, int, int], block: tuple[int, int, int], initiator: int
@@ -163,18 +173,23 @@ class Dispatcher:
             raise BadPacket(f"workgroups of {launch.block} threads; 1 to {THREAD_LIMIT}")
         if launch.lds_bytes > board.lds_kib << 10:
             raise BadPacket(f"{launch.lds_bytes} bytes of LDS; there are {board.lds_kib} KiB")
-        if not all(launch.grid):
-            return
         if board.architected_group_ids:
             launch = launch._replace(group_ids=ARCHITECTED_GROUP_IDS)
-        fault = self.engine.process.simt().run(Dispatch(
-            memory=self._memory(),
-            gfx=board.name,
-            thread_ids="packed" if board.packed_thread_ids else "separate",
-            **launch._asdict(),
-        ))
-        if fault is not None:
-            self._report(fault)
+        for part in self._parts(launch.grid[0] * launch.grid[1] * launch.grid[2]):
+            fault = self.engine.process.simt().run(Dispatch(
+                memory=self._memory(), groups=part, gfx=board.name,
+                thread_ids="packed" if board.packed_thread_ids else "separate",
+                **launch._asdict(),
+            ))
+            if fault is not None:
+                self._report(fault)
+
+    def _parts(self, count: int) -> Iterator[tuple[int, int]]:
+        """The parts of a grid in the order of the schedule, each when its turn comes."""
+        schedule = self.engine.schedule
+        for first, end in schedule.slices(count) if count else ():
+            schedule.step(self.engine, f"workgroups {first} to {end - 1}")
+            yield first, end
 
     def _scratch(self, second: int, wave_size: int) -> int:
         """Bytes of scratch for a lane; its memory must be mapped, if unused by the translator.

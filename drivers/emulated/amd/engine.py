@@ -17,25 +17,18 @@ from typing import TYPE_CHECKING
 
 from drivers.emulated.amd.topology import Gpu
 from drivers.emulated.memory import READ, WRITE, GpuFault, PageTable
-from drivers.emulated.native import EQUAL, NOT_EQUAL
+from drivers.emulated.native import EQUAL
+from drivers.emulated.schedule import FULL_MASK, NOT_RUNG, Comparison, Stopped
 
 if TYPE_CHECKING:
     from drivers.emulated.amd.process import Allocation, KfdProcess
 
-SPINS = 2000  # looks before sleeping, some 20 µs
-NAP_NS, NAP_MOST_NS = 50_000, 2_000_000  # a doorbell without a kick is seen within 2 ms
-ROUNDS = 200
-NOT_RUNG = 0xFFFFFFFFFFFFFFFF
 STOP_TIMEOUT_S = 5.0
 STACK_BYTES = 64 << 20  # for those who translate kernels on it
 
 
 class BadPacket(Exception):
     """Words that are no packet of this engine: it cannot go on."""
-
-
-class Stopped(Exception):
-    """The queue was destroyed or evicted while the engine waited."""
 
 
 @dataclass
@@ -57,6 +50,10 @@ class GuestMemory:
 
     def __init__(self, table: PageTable) -> None:
         self.table = table
+
+    def place(self, address: int) -> int:
+        """Where in this process a byte lies."""
+        return address
 
     def load(self, address: int, size_bytes: int) -> int:
         """A number of 4 or 8 bytes."""
@@ -100,7 +97,7 @@ class Engine(ABC):
         self.process, self.gpu, self.properties = process, gpu, properties
         self.name = f"{gpu.board.name}:{gpu.index} {self.kind} queue {properties.number}"
         self.memory = GuestMemory(process.page_tables[gpu.index])
-        self.native = process.native
+        self.native, self.schedule = process.native, process.schedule
         self.busy = False
         self.halted = False  # evicted, or hung: takes nothing more
         self.active = threading.Event()
@@ -114,6 +111,7 @@ class Engine(ABC):
     def start(self) -> None:
         """Starts to listen to the doorbell."""
         self.report_read_pointer()
+        self.schedule.join(self)
         self.thread.start()
 
     def evict(self) -> None:
@@ -121,6 +119,7 @@ class Engine(ABC):
         self.halted = True
         self._stop_word.value = 1
         self.native.ring()
+        self.schedule.wake(self)
 
     def set_active(self, active: bool) -> None:
         """Stops or goes on between packets."""
@@ -135,6 +134,7 @@ class Engine(ABC):
         self._stop_word.value = 1
         self.active.set()
         self.native.ring()
+        self.schedule.wake(self)
         self.thread.join(STOP_TIMEOUT_S)
         if self.thread.is_alive():
             self.process.log.append(f"{self.name}: did not stop in {STOP_TIMEOUT_S} s")
@@ -143,59 +143,54 @@ class Engine(ABC):
         self, address: int, size_bytes: int, mask: int, function: int, reference: int
     ) -> None:
         """Waits until memory compares so. Raises Stopped, GpuFault."""
-        while True:
-            self.memory.table.check(address, size_bytes, READ)
-            result = self.native.wait_memory(
-                self.native.configuration, address, size_bytes, mask, function, reference,
-                self.stop_address, SPINS, NAP_NS, NAP_NS * 4, ROUNDS,
-            )
-            if result == 1:
-                return
-            if result == 2:
-                raise Stopped
+        self.wait_until([Comparison(address, size_bytes, mask, function, reference)])
 
     def wait_any(self, addresses: list[int]) -> None:
         """Waits until one of some 64-bit numbers is 0. Raises Stopped, GpuFault."""
-        while all(self.memory.load(address, 8) for address in addresses):
-            result = self.native.wait_memory(
-                self.native.configuration, addresses[0], 8, NOT_RUNG, EQUAL, 0,
-                self.stop_address, SPINS, NAP_NS, NAP_NS, 1,
-            )
-            if result == 2:
-                raise Stopped
+        self.wait_until([Comparison(at, 8, FULL_MASK, EQUAL, 0) for at in addresses])
+
+    def wait_until(self, any_of: list[Comparison]) -> None:
+        """Waits until one of some comparisons holds. Raises Stopped, GpuFault."""
+        self.schedule.wait(self, any_of)
+
+    def holds(self, what: Comparison) -> bool:
+        """Whether memory compares so now. Raises GpuFault."""
+        return what.holds(self.memory.load(what.address, what.size_bytes))
 
     def interrupt(self, context_id: int) -> None:
         """Raises an interrupt."""
-        self.process.events.interrupt(context_id)
+        events = self.process.events
+        self.schedule.later(lambda: events.interrupt(context_id))
 
     def _run(self) -> None:
         seen = NOT_RUNG
-        while not self.halted:
-            result = self.native.wait_memory(
-                self.native.configuration, self.properties.doorbell_address, 8, NOT_RUNG,
-                NOT_EQUAL, seen, self.stop_address, SPINS, NAP_NS, NAP_MOST_NS, ROUNDS,
-            )
-            if result != 1:
-                continue
-            self.active.wait()
-            self.busy = True
-            try:
-                seen = self.doorbell.value
-                if not self.halted:
-                    self.consume(seen)
-            except Stopped:
-                pass
-            except GpuFault as fault:
-                self.busy = False
-                self.process.fault(self, fault)
-            except BadPacket as bad:
-                self.busy = False
-                self.process.hang(self, str(bad))
-            except Exception as failure:  # the model's own mistake must not pass silently
-                self.busy = False
-                self.process.hang(self, f"{type(failure).__name__}: {failure}")
-            finally:
-                self.busy = False
+        try:
+            self.schedule.enter(self)
+            while not self.halted:
+                seen = self.schedule.doorbell(self, seen)
+                self._consume(seen)
+        except Stopped:
+            pass
+        finally:
+            self.schedule.leave(self)
+
+    def _consume(self, doorbell: int) -> None:
+        self.busy = True
+        try:
+            self.consume(doorbell)
+        except Stopped:
+            pass
+        except GpuFault as fault:
+            self.busy = False
+            self.process.fault(self, fault)
+        except BadPacket as bad:
+            self.busy = False
+            self.process.hang(self, str(bad))
+        except Exception as failure:  # the model's own mistake must not pass silently
+            self.busy = False
+            self.process.hang(self, f"{type(failure).__name__}: {failure}")
+        finally:
+            self.busy = False
 
     def move_ring(self, address: int, size_bytes: int) -> None:
         """Takes another ring; the pointers stay."""

@@ -57,6 +57,13 @@ class Events:
         self.page_address = 0
         self.page_handle = 0
         self.next_signal, self.next_other = 1, FIRST_NONSIGNAL_EVENT_ID
+        self.held = False
+
+    def hold(self, on: bool) -> None:
+        """While it is on, the time limits of waits do not pass."""
+        with self.changed:
+            self.held = on
+            self.changed.notify_all()
 
     def set_page(self, handle: int, address: int, size_bytes: int) -> None:
         """Takes a buffer for the page. Raises OSError(EINVAL) if there is one."""
@@ -164,7 +171,9 @@ class Events:
                 met = [waiter.activated for waiter in waiters]
                 if all(met) if wait_all else any(met):
                     return int(kfd.KFD_IOC_WAIT_RESULT_COMPLETE)
-                left = None if deadline is None else deadline - time.monotonic()
+                left = None
+                if deadline is not None and not self.held:
+                    left = deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return int(kfd.KFD_IOC_WAIT_RESULT_TIMEOUT)
                 self.changed.wait(left)

@@ -206,13 +206,17 @@ class KfdFile(OpenFile):
             if call.request & 0xFF in WITHOUT_LOCK:
                 handler(self.process, args, call)
             else:
-                with self.process.lock:
+                with self.process.schedule.call(), self.process.lock:
                     handler(self.process, args, call)
         finally:
             del args
             if call.request >> 30 & _IOC_READ:
                 call.argument[:given] = padded[:given].ljust(given, b"\0")
         return 0
+
+    def waits(self, request: int) -> bool:
+        """Whether an ioctl may take its time."""
+        return request & 0xFF in WITHOUT_LOCK
 
     def mmap(self, size_bytes: int, protection: int, flags: int, offset: int) -> None:
         """Doorbells and the remapped registers, as a whole."""

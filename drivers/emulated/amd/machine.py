@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
+from typing import NamedTuple
 
 from drivers.emulated.amd import topology
 from drivers.emulated.amd.boards import BOARDS
@@ -15,27 +17,44 @@ from drivers.emulated.model import Model, OpenFile, TextFile
 GPU_LIMIT = 16
 
 
-def parse(description: str) -> list[Gpu]:
-    """The boards of 'gfx1100', 'gfx1100,gfx1201' or 'gfx1100*2'. Raises ValueError."""
+class Description(NamedTuple):
+    """What a machine consists of, and how its engines are scheduled."""
+
+    gpus: list[Gpu]
+    seed: int | None = None
+
+
+def parse(description: str) -> Description:
+    """What 'gfx1100', 'gfx1100,gfx1201', 'gfx1100*2' or 'gfx1100,seed=7' says.
+
+    Raises ValueError.
+    """
     gpus: list[Gpu] = []
+    seed: int | None = None
     for item in description.split(","):
+        option, equals, value = item.strip().partition("=")
+        if option == "seed" and equals and value.isdecimal():
+            seed = int(value)
+            continue
         name, star, count = item.strip().partition("*")
         if name not in BOARDS or (star and not count.isdecimal()):
-            raise ValueError(f"no emulated board {item!r}; there are {', '.join(BOARDS)}")
+            raise ValueError(
+                f"no emulated board {item!r}; there are {', '.join(BOARDS)} and seed=N"
+            )
         for _ in range(int(count) if star else 1):
             gpus.append(Gpu(len(gpus), BOARDS[name]))
     if not 1 <= len(gpus) <= GPU_LIMIT:
         raise ValueError(f"{len(gpus)} boards; a machine has 1 to {GPU_LIMIT}")
-    return gpus
+    return Description(gpus, seed)
 
 
 class Machine(Model):
     """One program's view of the machine."""
 
-    def __init__(self, description: str, bell: int) -> None:
+    def __init__(self, description: str, bell: int, program: int) -> None:
         self.log: list[str] = []
-        self.gpus = parse(description)
-        self.process = KfdProcess(self.gpus, self.log, bell)
+        self.gpus, seed = parse(description)
+        self.process = KfdProcess(self.gpus, self.log, bell, program, seed)
         self._files = topology.files(self.gpus)
 
     def open(self, path: str, flags: int) -> OpenFile:
@@ -57,6 +76,14 @@ class Machine(Model):
     def files(self) -> dict[str, str]:
         """The files of sysfs."""
         return self._files
+
+    def watch(self, idle: Callable[[], bool]) -> None:
+        """Tells the schedule whether the program is asking something right now."""
+        self.process.schedule.idle = idle
+
+    def schedule(self) -> list[str]:
+        """What the engines have done in which order, if a seed fixes it."""
+        return self.process.schedule.lines()
 
     def descriptors(self) -> list[int]:
         """The backing of each GPU."""

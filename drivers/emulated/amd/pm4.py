@@ -24,6 +24,7 @@ from drivers.emulated.amd.engine import (
 )
 from drivers.emulated.amd.process import KfdProcess
 from drivers.emulated.amd.topology import Gpu
+from drivers.emulated.schedule import Comparison
 
 Words = list[int]
 TYPE_3, TYPE_2 = 3, 2
@@ -77,6 +78,9 @@ SPACES = {
     # nvd.h ends UCONFIG at 0xC400; gfx11's own registers reach to 0xF000.
     nv.PACKET3_SET_UCONFIG_REG: (nv.PACKET3_SET_UCONFIG_REG_START, 0xF000),
 }
+
+
+UNNOTICED = {*SPACES, nv.PACKET3_INDIRECT_BUFFER}  # by other queues
 
 
 def _wide(words: Words, low: int) -> int:
@@ -159,6 +163,13 @@ class ComputeEngine(Engine):
         if first < pending:
             words += self.memory.words(self.properties.ring_address, pending - first)
         self._execute(words, self.read)
+        self.dispatcher.finish()
+
+    def wait_until(self, any_of: list[Comparison]) -> None:
+        """Waits; what it waits for may come from waves of this queue. Raises as they do."""
+        if not any(map(self.holds, any_of)):
+            self.dispatcher.finish()
+        super().wait_until(any_of)
 
     def _execute(self, words: Words, base: int | None) -> None:
         """Does packets in order; `base` is the read pointer of the first, None in a buffer.
@@ -215,6 +226,8 @@ class ComputeEngine(Engine):
             raise BadPacket(f"{name}: {len(words) - 1} body dwords, not {sizes}")
         if masks is not None:
             check_reserved(name, words, masks)
+        if opcode not in UNNOTICED:
+            self.schedule.step(self, name)
         handler(words)
 
     # Registers and dispatches.
@@ -244,6 +257,8 @@ class ComputeEngine(Engine):
         event = extract(words, PACKETS["EVENT_WRITE"]["event_type"])
         if event not in VGT_EVENT_TYPE.values():
             raise BadPacket(f"EVENT_WRITE: event {event:#x}")
+        if event == VGT_EVENT_TYPE["CS_PARTIAL_FLUSH"]:
+            self.dispatcher.finish()
 
     def _acquire(self, words: Words) -> None:
         pass  # caches are not modelled
@@ -256,6 +271,7 @@ class ComputeEngine(Engine):
             raise BadPacket(f"RELEASE_MEM: event {event:#x} with index {index} ends no pipe")
         if extract(words, fields["dst_sel"]) > 1:
             raise BadPacket("RELEASE_MEM: dst_sel is neither memory nor L2")
+        self.dispatcher.finish()  # the end of the pipe: every wave has ended
         data_sel = extract(words, fields["data_sel"])
         interrupt = extract(words, fields["int_sel"])
         address = _wide(words, 3)

@@ -13,6 +13,7 @@ from drivers.emulated.amd.topology import Gpu
 from drivers.emulated.memory import Backing, GpuFault, HostMap, PageTable
 from drivers.emulated.model import OpenFile
 from drivers.emulated.native import Native, map_bell
+from drivers.emulated.schedule import Schedule, SeededSchedule
 from drivers.system import MAP_SHARED, PAGE_BYTES, PROT_READ, PROT_WRITE, RealSystem
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ class Allocation:
 class KfdProcess:
     """One program as the kernel knows it."""
 
-    def __init__(self, gpus: list[Gpu], log: list[str], bell: int) -> None:
+    def __init__(
+        self, gpus: list[Gpu], log: list[str], bell: int, program: int, seed: int | None
+    ) -> None:
         self.gpus, self.log = gpus, log
         self.system = RealSystem()
         self.native = Native(self.system, map_bell(bell))
@@ -61,6 +64,10 @@ class KfdProcess:
         self.generation = 0
         self.translator: SimtEngine | None = None
         self._begin()
+        self.schedule: Schedule = (
+            Schedule(self.native) if seed is None
+            else SeededSchedule(seed, self.native, program, lambda on: self.events.hold(on))
+        )
 
     def _begin(self) -> None:
         self.generation += 1
@@ -128,7 +135,7 @@ class KfdProcess:
             if self.translator is None:
                 from drivers.emulated.simt.engine import Engine as Translator
 
-                self.translator = Translator(self.system)
+                self.translator = Translator(self.system, self.schedule.threads)
             return self.translator
 
     def idle(self) -> bool:
@@ -142,19 +149,23 @@ class KfdProcess:
         for other in list(self.queues.values()):
             if other.gpu is gpu:
                 other.evict()
-        self.events.signal_all(kfd.KFD_IOC_EVENT_MEMORY, events.memory_exception(gpu.gpu_id, fault))
+        self._signal(kfd.KFD_IOC_EVENT_MEMORY, events.memory_exception(gpu.gpu_id, fault))
 
     def hang(self, queue: Engine, reason: str) -> None:
         """An engine that cannot go on: HW_EXCEPTION events are signalled, the queue stops."""
         self.log.append(f"{queue.name}: {reason}")
         queue.evict()
-        self.events.signal_all(
+        self._signal(
             kfd.KFD_IOC_EVENT_HW_EXCEPTION, events.hardware_exception(queue.gpu.gpu_id)
         )
 
+    def _signal(self, kind: int, data: bytes) -> None:
+        events = self.events
+        self.schedule.later(lambda: events.signal_all(kind, data))
+
     def reset(self) -> None:
         """Everything that the program owned goes."""
-        with self.lock:
+        with self.schedule.call(), self.lock:
             for queue in list(self.queues.values()):
                 queue.stop()
             for allocation in list(self.allocations.values()):
@@ -163,3 +174,4 @@ class KfdProcess:
                 memory.discard(self, allocation)
             self.host.collect()
             self._begin()
+            self.schedule.reset()

@@ -151,6 +151,8 @@ class SdmaEngine(Engine):
                 raise BadPacket("INDIRECT: an indirect buffer calls no other")
             if position % IB_NEXT_ALIGNMENT_DWORDS:
                 raise BadPacket(f"INDIRECT: ends at dword {position}, not at a multiple of 8")
+        else:
+            self.schedule.step(self, name)
         handler(words)
 
     def _field(self, name: str, field: str, words: Words) -> int:

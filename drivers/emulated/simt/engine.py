@@ -66,6 +66,8 @@ class Dispatch:
     grid: tuple[int, int, int]
     """Workgroups."""
     memory: tuple[MemoryRange, ...]
+    groups: tuple[int, int] | None = None
+    """The first workgroup and the end of those to be run; None for all."""
     thread_ids: str = "packed"
     """`packed`: v0 = x | y << 10 | z << 20. `separate`: v0, v1, v2."""
     gfx: str = "gfx1100"
@@ -210,8 +212,11 @@ class Engine:
             if isinstance(kernel, Fault):
                 return kernel
             threads = dispatch.block[0] * dispatch.block[1] * dispatch.block[2]
-            groups = dispatch.grid[0] * dispatch.grid[1] * dispatch.grid[2]
-            if not threads or not groups:
+            first, end = dispatch.groups or (
+                0, dispatch.grid[0] * dispatch.grid[1] * dispatch.grid[2]
+            )
+            groups = end - first
+            if not threads or groups <= 0:
                 return None
             waves, rest = -(-threads // lanes), threads % lanes
             full = self._version(kernel, True) if threads >= lanes else 0
@@ -228,7 +233,7 @@ class Engine:
         all_lanes = (1 << lanes) - 1
         struct.pack_into(
             "<QQQQQQQQQQQqqqQQQQQQQq", job, 0,
-            0, groups, 0, dispatch.grid[0], dispatch.grid[1], full, tail, waves,
+            first, end, 0, dispatch.grid[0], dispatch.grid[1], full, tail, waves,
             (1 << rest) - 1 if rest else all_lanes,
             scalars.buffer_info()[0], len(scalars), *dispatch.group_ids,
             ids.buffer_info()[0], (1 if dispatch.thread_ids == "packed" else 3) * lanes * 4,

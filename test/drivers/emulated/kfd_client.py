@@ -131,7 +131,7 @@ class Client:
         from drivers.emulated.amd.machine import parse
 
         self.system = system
-        self.boards = [gpu.board for gpu in parse(system.description)]
+        self.boards = [gpu.board for gpu in parse(system.description).gpus]
         self.kfd = system.open("/dev/kfd", os.O_RDWR)
         self.render = [
             system.open(f"/dev/dri/renderD{128 + i}", os.O_RDWR) for i in range(len(self.boards))

@@ -13,7 +13,7 @@ from autogen import kfd
 from autogen import pm4_nv as nv
 from drivers.emulated.amd.boards import BOARDS
 from test.drivers.emulated import gpu
-from test.drivers.emulated.kfd_client import VISIBLE, Client, Memory, Queue, type3, until
+from test.drivers.emulated.kfd_client import VISIBLE, Client, Memory, Queue, split, type3, until
 from test.drivers.emulated.packets import release_mem, wait_mem
 
 # o[i] = i * 3 + k, one thread each
@@ -72,19 +72,35 @@ class Launcher:
                 initiator: int = SHADER_EN | FORCE_START | W32) -> list[list[int]]:
         packed = struct.pack("<QI", target, constant)
         ctypes.memmove(self.kernarg.address, packed, len(packed))
-        entry = self.code.address >> 8
-        ids = sum(1 << 7 + axis for axis in range(3) if kernel.group_ids[axis] >= 0)
         self.done += 1
         return [
-            set_registers("PGM_LO", entry & 0xFFFFFFFF, entry >> 32),
-            set_registers("PGM_RSRC1", kernel.float_mode << 12, kernel.scalars << 1 | ids),
-            set_registers("USER_DATA_0", self.kernarg.address & 0xFFFFFFFF,
-                          self.kernarg.address >> 32),
-            set_registers("NUM_THREAD_X", 64, 1, 1),
-            type3(nv.PACKET3_DISPATCH_DIRECT, groups, 1, 1, initiator),
+            *self.launch(kernel, self.code.address, self.kernarg.address, groups, initiator),
             type3(nv.PACKET3_EVENT_WRITE, 7 | 4 << 8),
             release_mem(self.out.address + 4096, self.done),
         ]
+
+    def launch(self, kernel: gpu.Kernel, code: int, kernarg: int, groups: int,
+               initiator: int = SHADER_EN | FORCE_START | W32) -> list[list[int]]:
+        """Registers and a dispatch of workgroups of 64, nothing behind it."""
+        ids = sum(1 << 7 + axis for axis in range(3) if kernel.group_ids[axis] >= 0)
+        return [
+            set_registers("PGM_LO", *split(code >> 8)),
+            set_registers("PGM_RSRC1", kernel.float_mode << 12, kernel.scalars << 1 | ids),
+            set_registers("USER_DATA_0", *split(kernarg)),
+            set_registers("NUM_THREAD_X", 64, 1, 1),
+            type3(nv.PACKET3_DISPATCH_DIRECT, groups, 1, 1, initiator),
+        ]
+
+    def launches(self, text: str, calls: list[tuple[int, ...]]) -> list[list[list[int]]]:
+        """A dispatch for each of (workgroups, addresses..., number), with arguments of its own."""
+        kernel = self.load(text)
+        found = []
+        for number, (groups, *addresses, constant) in enumerate(calls):
+            at = self.kernarg.address + 256 * number
+            packed = struct.pack(f"<{len(addresses)}QI", *addresses, constant)
+            ctypes.memmove(at, packed, len(packed))
+            found.append(self.launch(kernel, self.code.address, at, groups))
+        return found
 
     def finished(self) -> bool:
         return int(self.out.u64(4096).value) == self.done
