@@ -95,6 +95,7 @@ class AqlEngine(ComputeEngine):
             self._execute(list(struct.unpack_from("<4I", packet, 4)), None)
         else:
             raise BadPacket(f"AQL packet of type {kind}")
+        self.dispatcher.finish()
         (signal,) = struct.unpack_from("<Q", packet, COMPLETION_AT)
         if signal:
             self._complete(signal, started)
