@@ -202,11 +202,10 @@ def test_batches_of_products(arch: str) -> None:
     np.testing.assert_allclose(found, wide(a) @ wide(b), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("arch", ["gfx1100", "gfx942"])
-@pytest.mark.parametrize("size", [(2, 3, 20, 11, 3), (1, 16, 32, 18, 3), (4, 1, 9, 8, 5)], ids=str)
-def test_convolutions(size: tuple[int, ...], arch: str) -> None:
-    """Channels and window are one depth, batch and image one side, where none fills tiles alone."""
-    batch, cin, cout, side, window = size
+def convolution(
+    batch: int, cin: int, cout: int, side: int, window: int
+) -> tuple[Node, np.ndarray, np.ndarray]:
+    """A value of shape (batch, cout, out, out) with its image and weight."""
     out = side - window + 1
     x, w = random(F16, batch, cin, side, side), random(F16, cout, cin, window, window)
     seen = windows(windows(typed(1, x.shape, F16), 2, window), 4, window)
@@ -215,6 +214,15 @@ def test_convolutions(size: tuple[int, ...], arch: str) -> None:
     weight = typed(2, w.shape, F16).reshape((1, cout, 1, 1, cin, window, window))
     terms = seen.expand(full).cast(F32).alu(Op.MUL, weight.expand(full).cast(F32))
     value = terms.reduce(Op.ADD, (4, 5, 6)).reshape((batch, cout, out, out))
+    return value, x, w
+
+
+@pytest.mark.parametrize("arch", ["gfx1100", "gfx942"])
+@pytest.mark.parametrize("size", [(2, 3, 20, 11, 3), (1, 16, 32, 18, 3), (4, 1, 9, 8, 5)], ids=str)
+def test_convolutions(size: tuple[int, ...], arch: str) -> None:
+    """Channels and window are one depth, batch and image one side, where none fills tiles alone."""
+    value, x, w = convolution(*size)
+    window = size[-1]
     found, plan = computed(value, [x, w], one_block(arch))
     assert plan.product is not None
     view = np.lib.stride_tricks.sliding_window_view(wide(x), (window, window), (2, 3))
