@@ -41,6 +41,22 @@ def mappings() -> int:
         return sum(1 for _ in file)
 
 
+def board(device) -> dict[str, int]:
+    """What the process of an emulated board holds; nothing for other devices."""
+    process = getattr(device.system, "process", None)
+    if process is None:
+        return {}
+    folder = Path(f"/proc/{process.child.pid}")
+    backing = sum(os.fstat(descriptor).st_blocks for descriptor in device.system.shared)
+    return {
+        "threads": len(os.listdir(folder / "task")),
+        "descriptors": len(os.listdir(folder / "fd")),
+        "mappings of device memory": (folder / "maps").read_text().count("renderD"),
+        "free": device.kfd.available_bytes(device.node.gpu_id),
+        "backing": backing,
+    }
+
+
 def use(device) -> None:
     data = device.alloc(8)
     data.cpu_view().cast("q")[0] = 1
@@ -56,12 +72,16 @@ def test_200_openings_leak_nothing(device_name):
     for _ in range(3):
         with open_device(device_name) as device:
             use(device)
+    with open_device(device_name) as device:
+        held = board(device)
     del device
     gc.collect()
     before = threads(), descriptors(), mappings()
     for _ in range(200):
         with open_device(device_name) as device:
             use(device)
+    with open_device(device_name) as device:
+        assert board(device) == held
     del device
     gc.collect()
     after = threads(), descriptors(), mappings()

@@ -33,6 +33,17 @@ def test_a_thousand_wraps_with_lists_across_the_end(device, records, length):
     assert point.value == turns
 
 
+def test_the_ring_of_a_copy_queue_wraps_a_thousand_times(device):
+    turns, data = 4000, device.alloc(16)
+    commands = device.copy_queue(ring_records=4).commands()
+    bound = commands.write(data.view(0, 8), Var("n")).copy(data.view(8, 8), data.view(0, 8)).bind()
+    for turn in range(1, turns + 1):
+        point = bound.replay(n=turn)
+    point.wait()
+    assert list(words(data)) == [turns, turns]
+    assert point.value == turns
+
+
 def test_a_list_longer_than_the_ring(device):
     out = device.alloc(8)
     words(out)[0] = 0
