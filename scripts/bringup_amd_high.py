@@ -128,7 +128,7 @@ def fault_report(bench: Bench) -> Seen:
                 f"a kernel wrote to {page:#x}, where nothing is mapped, and no fault was reported",
                 "Are faults turned off (amdgpu.noretry, amdgpu.vm_fault_stop)? " + DMESG,
             )
-    told = re.search(r"accessed (0x[0-9a-f]+)", text)
+    told = re.search(r"(?:accessed|read|wrote) (0x[0-9a-f]+)", text)
     if told is None or int(told[1], 16) & -4096 != page:
         raise StepFailed(f"the fault was at {page:#x}, but the report says: {text}")
     with opened(bench) as dev:
