@@ -6,7 +6,7 @@ are read before any result is written, both halves of a dual-issued pair include
 
 from __future__ import annotations
 
-from drivers.emulated.simt import amd_salu, amd_valu, elementary
+from drivers.emulated.simt import amd_dpp, amd_salu, amd_valu, elementary
 from drivers.emulated.simt.amd_cross import CROSS_LANE
 from drivers.emulated.simt.amd_memory import MEMORY_FORMATS, MemoryAccess
 from drivers.emulated.simt.amd_packed import PACKED
@@ -105,6 +105,18 @@ def full_after(instruction: Instruction, full: set[int]) -> None:
         full |= written
 
 
+def _part(operand: Operand, word: Value) -> Value:
+    """The half of a register that a 16-bit operand names, as u16."""
+    return (word >> 16 if operand.half == 1 else word).to("u16")
+
+
+def _signed(operand: Operand, value: Value) -> Value:
+    """A source with its sign modifiers."""
+    if operand.absolute:
+        value = value.abs()
+    return -value if operand.negate else value
+
+
 class Translator(MemoryAccess, Registers):
     """Translates the instructions of one block, in order."""
 
@@ -186,20 +198,22 @@ class Translator(MemoryAccess, Registers):
             value = self.constant(bare, self.constant_bits(operand, type), True)
         else:
             value = self.splat(self.scalar_operand(operand, bare))
-        if operand.absolute:
-            value = value.abs()
-        return -value if operand.negate else value
+        return _signed(operand, value)
 
     def _vector_operand(self, operand: Operand, type: str) -> Value:
         width = int(type[1:])
         if width == 64:
             return self.vector_pair(operand.index).as_type(type)
         if width == 16:
-            whole = self.vector(operand.index)
-            if operand.half == 1:
-                whole = whole >> 16
-            return whole.to("u16").as_type(type)
+            return _part(operand, self.vector(operand.index)).as_type(type)
         return self.vector(operand.index, type)
+
+    def modified_word(self, operand: Operand, word: Value) -> Value:
+        """An operand whose register was read already, as `operand` gives it."""
+        type = operand.type
+        bare = "u" + type[1:] if type[0] in "pb" else type
+        value = _part(operand, word) if type[1:] == "16" else word
+        return _signed(operand, value.as_type(bare))
 
     def set_operand(self, operand: Operand, value: Value) -> None:
         """Writes a lane-wise result."""
@@ -236,10 +250,14 @@ class Translator(MemoryAccess, Registers):
             return
         if format in MEMORY_FORMATS:
             self.memory(instruction)
+        elif "control" in instruction.fields:
+            self._controlled(instruction)
         elif name in CROSS_LANE:
             CROSS_LANE[name](self, instruction)
         elif name in WMMA:
             WMMA[name](self, instruction)
+        elif name.startswith(("v_wmma", "v_swmmac")):
+            raise self.refuse()
         elif name in PACKED:
             PACKED[name](self, instruction)
         elif format == "VOPD":
@@ -255,8 +273,15 @@ class Translator(MemoryAccess, Registers):
         fused = self._fuse_carry(instruction)
         if fused is not None:
             return fused
+        return self._compute(
+            instruction, name, [self.operand(operand) for operand in instruction.src]
+        )
+
+    def _compute(
+        self, instruction: Instruction, name: str, source: list[Value]
+    ) -> tuple[Value, ...]:
+        """The results of an instruction for these sources, saturated where it asks for that."""
         semantics = amd_valu.find(name)
-        source = [self.operand(operand) for operand in instruction.src]
         if semantics is None and name in amd_valu.ACCUMULATING:
             semantics = amd_valu.ACCUMULATING[name]
             source.append(self.operand(instruction.dst[0]))
@@ -265,8 +290,29 @@ class Translator(MemoryAccess, Registers):
             semantics = elementary.div_fmas
         if semantics is None:
             raise self.refuse()
+        if instruction.fields.get("clamp") and instruction.dst[0].type[0] in "iu":
+            semantics = amd_valu.saturating(name, semantics, instruction.dst[0].type)
+            if semantics is None:
+                raise self.refuse("saturates integers, which is not translated yet")
         result = semantics(*source)
         return result if isinstance(result, tuple) else (result,)
+
+    def _controlled(self, instruction: Instruction) -> None:
+        """An instruction with DPP or SDWA."""
+        if instruction.name in PACKED or instruction.name in CROSS_LANE:
+            raise self.refuse("with DPP or SDWA is not translated yet")
+        source, lanes = amd_dpp.sources(self, instruction)
+        results = self._compute(instruction, instruction.name, source)
+        for operand, result in zip(instruction.dst, results, strict=True):
+            value = self._modified(instruction, result)
+            if operand.kind == "s":
+                self.set_operand(operand, value if lanes is None else value & lanes)
+            elif amd_dpp.is_sdwa(instruction.fields):
+                amd_dpp.put(self, instruction, value)
+            else:
+                if lanes is not None:
+                    value = lanes.select(value, self.operand(operand).as_type(value.type))
+                self.set_operand(operand, value)
 
     def _write_vector(self, instruction: Instruction, results: tuple[Value, ...]) -> None:
         if not results:
@@ -284,9 +330,7 @@ class Translator(MemoryAccess, Registers):
         omod = fields.get("omod", 0)
         if omod and result.is_float:
             result = result * (2.0, 4.0, 0.5)[omod - 1]
-        if fields.get("clamp"):
-            if not result.is_float:
-                raise self.refuse("saturates integers, which is not translated yet")
+        if fields.get("clamp") and result.is_float:
             result = (result > 0.0).select(result, result.like(0.0)).min(1.0)
         return result
 
@@ -300,6 +344,8 @@ class Translator(MemoryAccess, Registers):
     def _remember_carry(self, instruction: Instruction, results: tuple[Value, ...]) -> None:
         if instruction.name != "v_add_co_u32" or instruction.dst[1].index == NULL:
             return
+        if instruction.fields.get("clamp"):
+            return
         mask = instruction.dst[1].index
         self.carries[mask] = (self.masks[mask], instruction.dst[0].index, results[0],
                               self._pending)
@@ -309,7 +355,7 @@ class Translator(MemoryAccess, Registers):
         if instruction.name == "v_add_co_u32":
             self._pending = [self._low_part(operand) for operand in instruction.src]
             return None
-        if instruction.name != "v_add_co_ci_u32":
+        if instruction.name != "v_add_co_ci_u32" or instruction.fields.get("clamp"):
             return None
         carry_in = instruction.src[2]
         known = self.carries.get(carry_in.index)
@@ -364,6 +410,8 @@ class Translator(MemoryAccess, Registers):
             return
         if operand.dwords == 2:
             self.set_scalar_pair(operand.index, value)
+        elif value.width == 16:
+            self.set_scalar(operand.index, value.as_type("u16").to("u32"))
         else:
             self.set_scalar(operand.index, value.as_type("u32"))
         if _registers(operand).intersection(self.exec_registers):
@@ -401,6 +449,8 @@ class Translator(MemoryAccess, Registers):
                 raise self.refuse()
             if name in amd_salu.READS_SCC:
                 source.append(self.scalar(SCC))
+            if name in amd_salu.ACCUMULATING:
+                source.append(self.scalar_operand(instruction.dst[0]))
             result = semantics(*source)
             if isinstance(result, tuple):
                 result, carry = result
@@ -413,6 +463,8 @@ class Translator(MemoryAccess, Registers):
         if name.startswith("s_bitcmp"):
             bit = (first >> second.to(first.type)) & 1
             return bit.equals(int(name[8]))
+        if first.is_float:
+            return first.fcmp(amd_valu.FLOAT_COMPARISONS[name.split("_")[2]], second)
         result: Value = amd_salu.COMPARISONS[name.split("_")[2]](first, second)
         return result
 

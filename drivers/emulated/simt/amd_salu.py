@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from drivers.emulated.simt.amd_valu import half_toward_zero_pair
 from drivers.emulated.simt.values import Value
 
 Semantics = Callable[..., Any]
@@ -124,6 +125,62 @@ OTHERS: dict[str, Semantics] = {
     "s_sext_i32_i16": lambda a: (a << 16) >> 16,
 }
 
+def _quads(bits: Value) -> Value:
+    """The lowest bit of each group of four that is not all 0."""
+    some = bits | (bits >> 1)
+    return (some | (some >> 2)) & 0x1111111111111111
+
+
+def _quad_mask(bits: Value) -> Value:
+    marks, total = _quads(bits), bits.like(0)
+    for place in range(bits.width // 4):
+        total = total | ((marks >> 3 * place) & (1 << place))
+    return total
+
+
+def _doubled(bits: Value) -> Value:
+    """Every bit twice, one after the other."""
+    wide = bits.to("u64")
+    for shift, mask in ((16, 0x0000FFFF0000FFFF), (8, 0x00FF00FF00FF00FF),
+                        (4, 0x0F0F0F0F0F0F0F0F), (2, 0x3333333333333333), (1, 0x5555555555555555)):
+        wide = (wide | (wide << shift)) & mask
+    return wide | (wide << 1)
+
+
+NONZERO |= {
+    "s_quadmask_b32 s_quadmask_b64": _quad_mask,
+    "s_wqm_b32 s_wqm_b64": lambda a: _quads(a) * 15,
+}
+OTHERS |= {
+    "s_cls_i32_i64": lambda a: _count_leading((a ^ (a >> 63)).as_type("u64")),
+    "s_ff0_i32_b32 s_ff0_i32_b64": lambda a: _count_trailing(~a),
+    "s_bitreplicate_b64_b32": _doubled,
+    "s_add_nc_u64": lambda a, b: a + b,
+    "s_sub_nc_u64": lambda a, b: a - b,
+    "s_mul_u64": lambda a, b: a * b,
+    # floats of RDNA4
+    "s_add_f32 s_add_f16": lambda a, b: a + b,
+    "s_sub_f32 s_sub_f16": lambda a, b: a - b,
+    "s_mul_f32 s_mul_f16": lambda a, b: a * b,
+    "s_min_f32 s_min_f16": Value.min,
+    "s_max_f32 s_max_f16": Value.max,
+    "s_minimum_f32 s_minimum_f16": Value.minimum,
+    "s_maximum_f32 s_maximum_f16": Value.maximum,
+    "s_fmac_f32 s_fmac_f16": Value.fma,
+    "s_fmamk_f32": lambda a, k, b: a.fma(k, b),
+    "s_fmaak_f32": lambda a, b, k: a.fma(b, k),
+    "s_ceil_f32 s_ceil_f16": lambda a: a.intrinsic("ceil"),
+    "s_floor_f32 s_floor_f16": lambda a: a.intrinsic("floor"),
+    "s_trunc_f32 s_trunc_f16": lambda a: a.intrinsic("trunc"),
+    "s_rndne_f32 s_rndne_f16": lambda a: a.intrinsic("roundeven"),
+    "s_cvt_f32_i32 s_cvt_f32_u32 s_cvt_f32_f16": lambda a: a.to("f32"),
+    "s_cvt_i32_f32": lambda a: a.to("i32"),
+    "s_cvt_u32_f32": lambda a: a.to("u32"),
+    "s_cvt_f16_f32": lambda a: a.to("f16"),
+    "s_cvt_hi_f32_f16": lambda a: (a >> 16).to("u16").as_type("f16").to("f32"),
+    "s_cvt_pk_rtz_f16_f32": half_toward_zero_pair,
+}
+ACCUMULATING = {"s_fmac_f32", "s_fmac_f16"}
 READS_SCC = {"s_addc_u32", "s_subb_u32", "s_cselect_b32", "s_cselect_b64"}
 
 # Scalar comparisons set SCC only.

@@ -7,6 +7,7 @@ so one row serves all widths. Names of dual-issued halves lose their `dual_`. So
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -130,6 +131,11 @@ def _half_toward_zero(value: Value) -> Value:
     return value.fcmp("uno", value).select(rounded, result).as_type("u16").to("u32") | (bits & 0)
 
 
+def half_toward_zero_pair(a: Value, b: Value) -> Value:
+    """Two float32 as float16, cut off."""
+    return _half_toward_zero(a) | (_half_toward_zero(b) << 16)
+
+
 def _classify(value: Value, mask: Value) -> Value:
     """v_cmp_class: whether the value is of one of the ten kinds whose bits are set."""
     total = mask.like(0)
@@ -158,6 +164,54 @@ def _count_below(first: int) -> Semantics:
         return (mask.as_type("u32") & below).intrinsic("ctpop") + base
 
     return count
+
+
+def _byte(value: Value) -> Value:
+    """A signed 16-bit number in the low half, limited to a byte, as u16."""
+    return value.to("u16").as_type("i16").max(0).min(255).as_type("u16")
+
+
+def _normalised(value: Value, type: str) -> Value:
+    """−1…1 or 0…1 as the whole range of an integer of 16 bits; NaN gives 0."""
+    scale, low = (32767.0, -1.0) if type == "i16" else (65535.0, 0.0)
+    wide = value.to("f32") if value.width == 16 else value
+    inside = wide.max(low).min(1.0)
+    rounded = (inside * scale).intrinsic("rint").to(type)
+    return wide.fcmp("uno", wide).select(rounded.like(0), rounded)
+
+
+def _bytes(function: Semantics, *words: Value) -> Value:
+    """The same for each of the four bytes of words."""
+    total = words[0].like(0)
+    for place in range(0, 32, 8):
+        total = total | ((function(*((w >> place) & 0xFF for w in words)) & 0xFF) << place)
+    return total
+
+
+def _distance(a: Value, b: Value, bits: int, masked: bool = False) -> Value:
+    """The sum of the distances of bytes or halves; `masked` leaves out where b is 0."""
+    total, mask = a.like(0), (1 << bits) - 1
+    for place in range(0, 32, bits):
+        x, y = (a >> place) & mask, (b >> place) & mask
+        apart = x.max(y) - x.min(y)
+        total = total + (y.equals(0).select(0, apart) if masked else apart)
+    return total
+
+
+def _cube(x: Value, y: Value, z: Value) -> tuple[Value, Value, Value, Value]:
+    """A direction's face of a cube, its two coordinates there, and twice the major one."""
+    major_z = (z.abs() >= x.abs()) & (z.abs() >= y.abs())
+    major_y = y.abs() >= x.abs()
+
+    def choose(of_z: Value, of_y: Value, of_x: Value) -> Value:
+        return major_z.select(of_z, major_y.select(of_y, of_x))
+
+    below = [v < 0.0 for v in (x, y, z)]
+    face = choose(below[2].select(5.0, x.like(4.0)), below[1].select(3.0, x.like(2.0)),
+                  below[0].select(1.0, x.like(0.0)))
+    across = choose(below[2].select(-x, x), x, below[0].select(z, -z))
+    down = choose(-y, below[1].select(-z, z), -y)
+    return face, across, down, choose(z * 2.0, y * 2.0, x * 2.0)
 
 
 SEMANTICS: dict[str, Semantics] = {
@@ -192,7 +246,18 @@ SEMANTICS: dict[str, Semantics] = {
     "v_frexp_exp_i32_f32 v_frexp_exp_i32_f64": elementary.frexp_exponent,
     "v_frexp_exp_i16_f16": lambda a: elementary.frexp_exponent(a).to("i16"),
     "v_frexp_mant_f16 v_frexp_mant_f32 v_frexp_mant_f64": elementary.frexp_mantissa,
+    "v_cvt_off_f32_i4":
+        lambda a: ((a.as_type("i32") << 28) >> 28).to("f32") * 0.0625,
+    "v_sat_pk_u8_i16": lambda a: _byte(a) | (_byte(a >> 16) << 8),
+    "v_cvt_norm_i16_f16": lambda a: _normalised(a, "i16"),
+    "v_cvt_norm_u16_f16": lambda a: _normalised(a, "u16"),
     # two sources
+    "v_minimum_f16 v_minimum_f32 v_minimum_f64": Value.minimum,
+    "v_maximum_f16 v_maximum_f32 v_maximum_f64": Value.maximum,
+    "v_cvt_pk_norm_i16_f16 v_cvt_pk_norm_i16_f32":
+        lambda a, b: _pack(_normalised(a, "i16"), _normalised(b, "i16")),
+    "v_cvt_pk_norm_u16_f16 v_cvt_pk_norm_u16_f32":
+        lambda a, b: _pack(_normalised(a, "u16"), _normalised(b, "u16")),
     "v_add_f16 v_add_f32 v_add_f64": lambda a, b: a + b,
     "v_sub_f16 v_sub_f32": lambda a, b: a - b,
     "v_subrev_f16 v_subrev_f32": lambda a, b: b - a,
@@ -219,7 +284,7 @@ SEMANTICS: dict[str, Semantics] = {
     "v_subrev_co_u32 v_subrev_co_ci_u32": lambda a, b, *c: _carry_sub(b, a, *c),
     "v_mul_lo_u32 v_mul_lo_u16": lambda a, b: a * b,
     "v_mul_hi_u32 v_mul_hi_i32": Value.high_half,
-    "v_cvt_pk_rtz_f16_f32": lambda a, b: _half_toward_zero(a) | (_half_toward_zero(b) << 16),
+    "v_cvt_pk_rtz_f16_f32": half_toward_zero_pair,
     "v_cvt_pk_i16_f32": lambda a, b: _pack(a.to("i16"), b.to("i16")),
     "v_cvt_pk_u16_f32": lambda a, b: _pack(a.to("u16"), b.to("u16")),
     "v_cvt_pk_i16_i32": lambda a, b: _pack(_saturated(a, "i16"), _saturated(b, "i16")),
@@ -231,6 +296,20 @@ SEMANTICS: dict[str, Semantics] = {
     "v_mbcnt_lo_u32_b32": _count_below(0),
     "v_mbcnt_hi_u32_b32": _count_below(32),
     # three sources
+    "v_minimum3_f16 v_minimum3_f32": lambda a, b, c: a.minimum(b).minimum(c),
+    "v_maximum3_f16 v_maximum3_f32": lambda a, b, c: a.maximum(b).maximum(c),
+    "v_minimummaximum_f16 v_minimummaximum_f32": lambda a, b, c: a.minimum(b).maximum(c),
+    "v_maximumminimum_f16 v_maximumminimum_f32": lambda a, b, c: a.maximum(b).minimum(c),
+    "v_fma_dx9_zero_f32": lambda a, b, c: (a.equals(0.0) | b.equals(0.0)).select(c, a.fma(b, c)),
+    "v_lerp_u8": lambda a, b, c: _bytes(lambda x, y, z: (x + y + (z & 1)) >> 1, a, b, c),
+    "v_sad_u8": lambda a, b, c: _distance(a, b, 8) + c,
+    "v_sad_hi_u8": lambda a, b, c: (_distance(a, b, 8) << 16) + c,
+    "v_sad_u16": lambda a, b, c: _distance(a, b, 16) + c,
+    "v_msad_u8": lambda a, b, c: _distance(a, b, 8, masked=True) + c,
+    "v_cubeid_f32": lambda x, y, z: _cube(x, y, z)[0],
+    "v_cubesc_f32": lambda x, y, z: _cube(x, y, z)[1],
+    "v_cubetc_f32": lambda x, y, z: _cube(x, y, z)[2],
+    "v_cubema_f32": lambda x, y, z: _cube(x, y, z)[3],
     "v_cndmask_b32 v_cndmask_b16": lambda no, yes, mask: mask.select(yes, no),
     "v_fma_f16 v_fma_f32 v_fma_f64": Value.fma,
     "v_fmamk_f16 v_fmamk_f32": lambda a, k, b: a.fma(k, b),
@@ -274,6 +353,39 @@ ACCUMULATING: dict[str, Semantics] = {
 }
 
 
+# Sums and products whose excess `clamp` cuts off, as exact arithmetic of 64 bits.
+_SATURATES = re.compile(r"v_(add|sub|subrev)_(nc|co|co_ci)_|v_mad_([iu]16|[iu]32_[iu]16)|v_sad_u32")
+_WIDE = {
+    "v_mad_i32_i24": lambda a, b, c: _signed24(a).to("i64") * _signed24(b).to("i64") + c.to("i64"),
+    "v_mad_u32_u24":
+        lambda a, b, c: _unsigned24(a).to("i64") * _unsigned24(b).to("i64") + c.to("i64"),
+}
+
+
+def limited(value: Value, type: str) -> Value:
+    """A signed number of more bits, cut to what `type` holds."""
+    bits = int(type[1:])
+    low, high = (0, (1 << bits) - 1) if type[0] == "u" else (-(1 << bits - 1), (1 << bits - 1) - 1)
+    return value.max(low).min(high).to(type)
+
+
+def saturating(name: str, semantics: Semantics, type: str) -> Semantics | None:
+    """What an integer instruction computes under `clamp`; None where that is not known."""
+    if name in _WIDE:
+        return lambda *source: limited(_WIDE[name](*source), type)
+    if not _SATURATES.match(name):
+        return None
+    if "_co_" in name:
+        beyond = 0xFFFFFFFF if "add" in name else 0
+
+        def with_carry(*source: Value) -> tuple[Value, Value]:
+            total, carry = semantics(*source)
+            return carry.select(beyond, total), carry
+
+        return with_carry
+    return lambda *source: limited(semantics(*(s.to("i64") for s in source)), type)
+
+
 def find(name: str) -> Semantics | None:
     """What the instruction computes, None where that is not known."""
     if name in SEMANTICS:
@@ -292,6 +404,8 @@ def _comparison(name: str) -> Semantics | None:
     if type[0] == "f":
         predicate = FLOAT_COMPARISONS[middle]
         return lambda a, b: a.fcmp(predicate, b)
+    if middle in "ft":
+        return Value.differs_itself if middle == "f" else Value.equals_itself
     if middle not in INTEGER_COMPARISONS:
         return None
     return {
@@ -300,9 +414,12 @@ def _comparison(name: str) -> Semantics | None:
     }[middle]
 
 
+_NUMBER = re.compile(r"[fiu](16|32|64)")
+
+
 def _conversion(name: str) -> Semantics | None:
     """v_cvt_TO_FROM between numbers."""
     target, *rest = name.removeprefix("v_cvt_").split("_")
-    if len(rest) != 1 or not target[1:].isdigit() or rest[0] == "i4":
+    if len(rest) != 1 or not target[1:].isdigit() or not _NUMBER.fullmatch(rest[0]):
         return None
     return lambda a: a.to(target)

@@ -270,3 +270,4 @@ def _call(t: Translator, shape: Shape, values: list[Value], flags: int) -> list[
 
 
 WMMA = {name: wmma for _, name in SHAPES}
+"""What is not here (8-bit floats, sparse matrices) is refused."""

@@ -298,6 +298,27 @@ class Value:
             return self.intrinsic(f"{which}num", other)
         return self.intrinsic(("s" if self.type[0] == "i" else "u") + which, other)
 
+    def minimum(self, other: Value) -> Value:
+        """The smaller; NaN where one float is, −0 below +0 (IEEE 754-2019)."""
+        return self._strict("minimum", other)
+
+    def maximum(self, other: Value) -> Value:
+        """The larger; NaN where one float is, −0 below +0 (IEEE 754-2019)."""
+        return self._strict("maximum", other)
+
+    def _strict(self, which: str, other: Value) -> Value:
+        if self.width == 16:
+            return self.to("f32").intrinsic(which, other.to("f32")).to("f16")
+        return self.intrinsic(which, other)
+
+    def differs_itself(self, other: Value) -> Value:
+        """False in every lane."""
+        return self.build.constant("m1", 0, self.lanes)
+
+    def equals_itself(self, other: Value) -> Value:
+        """True in every lane."""
+        return self.build.constant("m1", 1, self.lanes)
+
     def med(self, second: Value, third: Value) -> Value:
         """The one in the middle."""
         return self.min(second).max(self.max(second).min(third))
