@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from drivers.emulated.simt import amd_dpp, amd_salu, amd_valu, elementary
 from drivers.emulated.simt.amd_cross import CROSS_LANE
-from drivers.emulated.simt.amd_memory import MEMORY_FORMATS, MemoryAccess
+from drivers.emulated.simt.amd_memory import APERTURES, MEMORY_FORMATS, MemoryAccess
 from drivers.emulated.simt.amd_packed import PACKED
 from drivers.emulated.simt.amd_wmma import WMMA
 from drivers.emulated.simt.instruction import Instruction, Operand, UnknownInstruction
@@ -167,6 +167,8 @@ class Translator(MemoryAccess, Registers):
         if bare[1:] == "64":
             if index == NULL:
                 return self.constant(bare, 0, False)
+            if index in APERTURES:
+                return self.constant(bare, APERTURES[index], False)
             return self.scalar_pair(index).as_type(bare)
         value = self._scalar_register(index)
         if bare[1:] == "16":
@@ -248,12 +250,12 @@ class Translator(MemoryAccess, Registers):
             if instruction.src[0].kind != "c" or instruction.src[0].index != 193:  # −1
                 raise self.refuse("signals a named barrier, which is not translated yet")
             return
-        if format in MEMORY_FORMATS:
-            self.memory(instruction)
-        elif "control" in instruction.fields:
+        if "control" in instruction.fields:
             self._controlled(instruction)
         elif name in CROSS_LANE:
             CROSS_LANE[name](self, instruction)
+        elif format in MEMORY_FORMATS:
+            self.memory(instruction)
         elif name in WMMA:
             WMMA[name](self, instruction)
         elif name.startswith(("v_wmma", "v_swmmac")):

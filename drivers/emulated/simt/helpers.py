@@ -31,6 +31,32 @@ ATOMICS = {
     "max_u": "umax", "and": "and", "or": "or", "xor": "xor", "inc": "uinc_wrap",
     "dec": "udec_wrap", "add_f": "fadd", "min_f": "fmin", "max_f": "fmax",
 }
+RETRIED = {
+    # Those without an operation of the host: %new of %seen, %value and %compare.
+    "rsub": "  %new = sub {i} %value, %seen",
+    "mskor": """  %kept.0 = xor {i} %value, -1
+  %kept = and {i} %seen, %kept.0
+  %new = or {i} %kept, %compare""",
+    "wrap": """  %reached = icmp uge {i} %seen, %value
+  %down = sub {i} %seen, %value
+  %up = add {i} %seen, %compare
+  %new = select i1 %reached, {i} %down, {i} %up""",
+    "csub": """  %enough = icmp uge {i} %seen, %value
+  %down = sub {i} %seen, %value
+  %new = select i1 %enough, {i} %down, {i} 0""",
+    "cond_sub": """  %enough = icmp uge {i} %seen, %value
+  %down = sub {i} %seen, %value
+  %new = select i1 %enough, {i} %down, {i} %seen""",
+    "cmpswap_f": """  %seen.f = bitcast {i} %seen to {f}
+  %compare.f = bitcast {i} %compare to {f}
+  %same = fcmp oeq {f} %seen.f, %compare.f
+  %new = select i1 %same, {i} %value, {i} %seen""",
+    "pk_add": """  %seen.h = bitcast {i} %seen to <{h} x half>
+  %value.h = bitcast {i} %value to <{h} x half>
+  %sum.h = fadd <{h} x half> %seen.h, %value.h
+  %new = bitcast <{h} x half> %sum.h to {i}""",
+}
+EVERY_ATOMIC = (*ATOMICS, *RETRIED, "cmpswap")
 FORMS = ("offset", "address")
 """How a helper is told where: a scalar base with 32-bit offsets, or 64-bit addresses."""
 VERSIONS = ("", "_full")
@@ -41,7 +67,7 @@ def exports() -> list[str]:
     """The helpers in the order of a context's table."""
     names = [f"load_{kind}_{form}{v}" for kind in LOADS for form in FORMS for v in VERSIONS]
     names += [f"store_{kind}_{form}{v}" for kind in STORES for form in FORMS for v in VERSIONS]
-    names += [f"atomic_{op}_{width}" for op in (*ATOMICS, "cmpswap") for width in (32, 64)]
+    names += [f"atomic_{op}_{width}" for op in EVERY_ATOMIC for width in (32, 64)]
     names += [shape.name for shape in amd_wmma.SHAPES.values()]
     return [*names, "scalar_check", "run"]
 
@@ -580,7 +606,22 @@ def store(kind: str, form: str) -> str:
 def atomic(operation: str, width: int) -> str:
     """The IR of one atomic operation: lane after lane; returns the old values."""
     type, vector = f"i{width}", f"<{LANES} x i{width}>"
-    if operation == "cmpswap":
+    if operation in RETRIED:
+        float = "float" if width == 32 else "double"
+        change = f"""
+  %compare.at = getelementptr {type}, ptr %compares, i64 %index
+  %compare = load {type}, ptr %compare.at
+  br label %retry
+retry:
+  %seen = load atomic {type}, ptr %there monotonic, align {width // 8}
+{RETRIED[operation].format(i=type, f=float, h=width // 16)}
+  %pair = cmpxchg ptr %there, {type} %seen, {type} %new seq_cst seq_cst
+  %old = extractvalue {{ {type}, i1 }} %pair, 0
+  %stored = extractvalue {{ {type}, i1 }} %pair, 1
+  br i1 %stored, label %swapped, label %retry
+swapped:
+"""
+    elif operation == "cmpswap":
         change = f"""
   %compare.at = getelementptr {type}, ptr %compares, i64 %index
   %compare = load {type}, ptr %compare.at
@@ -696,6 +737,6 @@ def text() -> str:
     parts += [store(kind, form) for kind in STORES for form in FORMS]
     parts += [_versions("load", kind, form) for kind in LOADS for form in FORMS]
     parts += [_versions("store", kind, form) for kind in STORES for form in FORMS]
-    parts += [atomic(op, width) for op in (*ATOMICS, "cmpswap") for width in (32, 64)]
+    parts += [atomic(op, width) for op in EVERY_ATOMIC for width in (32, 64)]
     parts.append(amd_wmma.helpers_text())
     return "\n".join(parts)
