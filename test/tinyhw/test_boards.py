@@ -10,7 +10,7 @@ import pytest
 from test.tinyhw.compare import same
 from test.tinyhw.ops import OPS, Op
 
-BOARDS = ("gfx1100",)
+BOARDS = ("gfx1100", "gfx1030", "gfx1201")
 
 
 @pytest.fixture(params=range(len(BOARDS)), ids=BOARDS)

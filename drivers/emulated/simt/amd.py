@@ -262,6 +262,8 @@ class Translator(MemoryAccess, Registers):
             raise self.refuse()
         elif name in PACKED:
             PACKED[name](self, instruction)
+        elif name.startswith("v_s_"):
+            self._function_of_scalar(instruction)
         elif format == "VOPD":
             self._dual(instruction)
         elif format[0] == "V":
@@ -335,6 +337,19 @@ class Translator(MemoryAccess, Registers):
         if fields.get("clamp") and result.is_float:
             result = (result > 0.0).select(result, result.like(0.0)).min(1.0)
         return result
+
+    def _function_of_scalar(self, instruction: Instruction) -> None:
+        """RDNA4's functions that the vector unit computes of one scalar: `v_s_exp_f32`."""
+        (operand,), (result,) = instruction.src, instruction.dst
+        value = self.scalar_operand(operand)
+        if operand.absolute:
+            value = value.abs()
+        (found,) = self._compute(
+            instruction, f"v_{instruction.name.removeprefix('v_s_')}",
+            [-value if operand.negate else value],
+        )
+        bits = self._modified(instruction, found).as_type(f"u{found.width}")
+        self.set_scalar(result.index, bits.to("u32"))
 
     def _dual(self, instruction: Instruction) -> None:
         assert instruction.second is not None
