@@ -14,6 +14,7 @@ from drivers.system import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED, PROT_READ, PR
 
 MAP_FIXED, MAP_NORESERVE = 0x10, 0x4000
 RW = PROT_READ | PROT_WRITE
+PATIENCE_S = 300  # for what must come: a busy machine translates a kernel as slowly as it likes
 TOPOLOGY = "/sys/devices/virtual/kfd/kfd/topology"
 F = {name: getattr(kfd, f"KFD_IOC_ALLOC_MEM_FLAGS_{name}") for name in (
     "VRAM", "GTT", "USERPTR", "DOORBELL", "MMIO_REMAP", "WRITABLE", "EXECUTABLE", "PUBLIC",
@@ -117,7 +118,7 @@ class Queue:
             memory.free()
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "did not happen"
@@ -201,7 +202,9 @@ class Client:
         return self.call("CREATE_EVENT", event_type=kind, auto_reset=auto_reset,
                          event_page_offset=page)
 
-    def wait(self, *ids: int, timeout: int = 5000, wait_all: int = 0, ages: Any = None) -> Any:
+    def wait(
+        self, *ids: int, timeout: int = 1000 * PATIENCE_S, wait_all: int = 0, ages: Any = None
+    ) -> Any:
         events = (kfd.struct_kfd_event_data * len(ids))()
         for number, (entry, event_id) in enumerate(zip(events, ids, strict=True)):
             entry.event_id = event_id

@@ -13,7 +13,16 @@ from autogen import kfd
 from autogen import pm4_nv as nv
 from drivers.emulated.amd.boards import BOARDS
 from test.drivers.emulated import gpu
-from test.drivers.emulated.kfd_client import VISIBLE, Client, Memory, Queue, split, type3, until
+from test.drivers.emulated.kfd_client import (
+    PATIENCE_S,
+    VISIBLE,
+    Client,
+    Memory,
+    Queue,
+    split,
+    type3,
+    until,
+)
 from test.drivers.emulated.packets import release_mem, wait_mem
 
 # o[i] = i * 3 + k, one thread each
@@ -206,7 +215,7 @@ def test_an_endless_kernel_is_a_hang_and_the_board_goes_on(launcher: Launcher) -
     event = client.create_event(kind=kfd.KFD_IOC_EVENT_HW_EXCEPTION).event_id
     kernel = launcher.load(ENDLESS)
     launcher.queue.put(*launcher.packets(kernel, 1, launcher.out.address, 1))
-    assert client.wait(event, timeout=30_000)[0] == 0
+    assert client.wait(event, timeout=1000 * PATIENCE_S)[0] == 0
     assert "never ends" in client.system.log()[-1]
     launcher.queue.destroy()
     launcher.queue = Queue(client, 0, ring_bytes=1 << 14)

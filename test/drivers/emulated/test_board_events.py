@@ -9,7 +9,7 @@ import time
 import pytest
 
 from autogen import kfd
-from test.drivers.emulated.kfd_client import HOST, VISIBLE, Client, F, Queue, until
+from test.drivers.emulated.kfd_client import HOST, PATIENCE_S, VISIBLE, Client, F, Queue, until
 from test.drivers.emulated.packets import release_mem, write_data
 
 COMPLETE, TIMEOUT, FAIL = (
@@ -83,7 +83,7 @@ def test_destroying_an_event_ends_waits_for_it(client: Client) -> None:
     thread.start()
     time.sleep(0.05)
     client.call("DESTROY_EVENT", event_id=event)
-    thread.join(5)
+    thread.join(PATIENCE_S)
     assert results == [FAIL]
 
 

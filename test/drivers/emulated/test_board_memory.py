@@ -13,7 +13,7 @@ from autogen import kfd
 from drivers.emulated.amd.boards import BOARDS
 from drivers.emulated.system import EmulatedSystem
 from drivers.system import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED
-from test.drivers.emulated.kfd_client import HOST, RW, TOPOLOGY, VISIBLE, Client, F
+from test.drivers.emulated.kfd_client import HOST, PATIENCE_S, RW, TOPOLOGY, VISIBLE, Client, F
 
 
 def refused(number: int, client: Client, name: str, **values: Any) -> None:
@@ -267,12 +267,13 @@ def test_calls_of_many_threads_are_answered_beside_each_other(client: Client) ->
     import threading
 
     event = client.create_event().event_id
-    waiting = threading.Thread(target=client.wait, args=(event,), kwargs={"timeout": 20_000})
+    results = []
+    waiting = threading.Thread(target=lambda: results.append(client.wait(event)[0]))
     waiting.start()
     for _ in range(100):
         client.call("GET_VERSION")
     client.call("SET_EVENT", event_id=event)
-    waiting.join(10)
-    assert not waiting.is_alive()
+    waiting.join(PATIENCE_S)
+    assert results == [0]
 
 

@@ -265,9 +265,8 @@ def test_a_waiting_queue_is_destroyed_at_once(client: Client) -> None:
     queue = Queue(client, COMPUTE)
     queue.put(wait_mem(memory.address, 1), write_data(memory.address + 4, 1))
     time.sleep(0.01)
-    started = time.monotonic()
     queue.destroy()
-    assert time.monotonic() - started < 2
+    assert not any("did not stop" in line for line in client.system.log())
     memory.u32().value = 1
     time.sleep(0.01)
     assert memory.u32(4).value == 0
