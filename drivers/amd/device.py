@@ -158,14 +158,7 @@ class AmdDevice(Device):
     def compute_queue(
         self, name: str = "", *, ring_records: int = 1024, initial_value: int = 0
     ) -> AmdQueue:
-        """A new queue for kernels: a PM4 ring."""
-        if self.node.xccs > 1:
-            raise UnsupportedGpu(
-                f"{self.name} has {self.node.xccs} compute dies that share a queue; only single "
-                "ones are driven yet.",
-                device=self.name, operation="queue",
-                remedy="Partition the GPU (CPX mode), which gives each die a device of its own.",
-            )
+        """A new queue for kernels: a PM4 ring, or an AQL ring that several XCCs share."""
         return self._new_queue("compute", name, ring_records, initial_value)
 
     def copy_queue(

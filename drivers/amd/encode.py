@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _FUNCTIONS = {">=": Function.GREATER_EQUAL, "==": Function.EQUAL}
 _ALL_32, _ALL_64 = (1 << 32) - 1, (1 << 64) - 1
-_POLL_INTERVAL = 4  # clocks between two looks of WAIT_REG_MEM, in units of 16
+POLL_INTERVAL = 4  # clocks between two looks of WAIT_REG_MEM, in units of 16
 _SCRATCH_WORD3 = 0x20C14000  # SQ_BUF_RSRC_WORD3: unformatted, swizzled by thread
 
 
@@ -275,14 +275,13 @@ class Pm4Encoder(Encoder):
     def _scratch(self, program: AmdProgram, at: int) -> None:
         places = program.launch.scratch_at
         scratch = self.queue.scratch(program.private_bytes)
-        self.words[at + places["tmpring"]] = scratch.tmpring
-        if "base" in places:
-            shifted = scratch.address >> 8
-            self._pair(at + places["base"], shifted)
-        if "scratch" in places:
-            self._pair(at + places["scratch"], scratch.address)
-        if "scratch buffer" in places:
-            first = at + places["scratch buffer"]
+        self.words[at + places["tmpring"][0]] = scratch.tmpring
+        for xcc, place in enumerate(places.get("base", ())):
+            self._pair(at + place, scratch.address + xcc * scratch.xcc_bytes >> 8)
+        for place in places.get("scratch", ()):
+            self._pair(at + place, scratch.address)
+        for place in places.get("scratch buffer", ()):
+            first = at + place
             self._pair(first, scratch.address | 1 << 63)  # SWIZZLE_ENABLE
             self.words[first + 2] = _ALL_32
             self.words[first + 3] = _SCRATCH_WORD3
@@ -342,7 +341,7 @@ class Pm4Encoder(Encoder):
         return self.add(
             layout, function=function, mem_space=MemorySpace.MEMORY, address=address,
             reference=value, mask=_ALL_64 if size_bytes == 8 else _ALL_32,
-            poll_interval=_POLL_INTERVAL,
+            poll_interval=POLL_INTERVAL,
         )
 
     def signal(self, point: Point | Var) -> None:
@@ -481,5 +480,5 @@ class SdmaEncoder(Encoder):
     def _poll(self, address: int, value: int, function: Function) -> int:
         return self.add(
             self.device.generation.sdma.poll, func=function, mem_poll=1, addr=address,
-            value=value, mask=_ALL_32, interval=_POLL_INTERVAL, retry_count=POLL_FOREVER,
+            value=value, mask=_ALL_32, interval=POLL_INTERVAL, retry_count=POLL_FOREVER,
         )

@@ -11,13 +11,15 @@ import contextlib
 import ctypes
 import errno
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Final
 
+from autogen import hsa
 from autogen import kfd as uapi
-from drivers.amd import packets
-from drivers.amd.memory import HOST, VRAM, Block, page_aligned
+from drivers.amd import aql, packets
+from drivers.amd.memory import HOST, VRAM, VRAM_UNCACHED, Block, page_aligned
 from drivers.amd.packets import DataSelect, InterruptSelect
 from drivers.errors import HardwareError, OutOfDeviceMemory, QueueLimit, SystemCallFailed
 from drivers.native.image import native
@@ -73,42 +75,76 @@ def save_area(generation: Generation, node: GpuNode) -> SaveArea:
 
 @dataclass(frozen=True)
 class Entry:
-    """What every submission writes into the ring, and which of its dwords change."""
+    """What every submission writes into the ring, and which of its dwords change.
+
+    The read pointer moves by `units` for it. With a `tail`, a list of its own place in the ring,
+    the value's dwords are the tail's, whose address stands at `tail_at` of the entry.
+    """
 
     words: list[int]
+    units: int
     address_at: int
     size_at: int
     size_flags: int
     low_at: int
     high_at: int
-    pointer_shift: int
+    tail: list[int] = field(default_factory=list)
+    tail_at: int = 0
+    doorbell_back: int = 0
 
 
-def compute_entry(device: AmdDevice, timeline: int) -> Entry:
+def compute_entry(device: AmdDevice, timeline: int, meeting: int = 0) -> Entry:
     """Runs a list, brings the timeline to a value, and interrupts the host."""
+    indirect = packets.INDIRECT_BUFFER
+    words = indirect(valid=1).encode()
+    flags = words[indirect.dword_of("ib_size")]
+    ending, value_at = _ending(device, timeline)
+    at = len(words) + value_at
+    words += ending
+    return Entry(words, len(words), indirect.dword_of("address"), indirect.dword_of("ib_size"),
+                 flags, at, at + 1)  # fmt: skip
+
+
+def _ending(device: AmdDevice, timeline: int) -> tuple[list[int], int]:
+    """The packets that write the timeline and interrupt the host; where the value stands."""
     generation, event = device.generation, device.interrupts
-    caches, indirect = generation.caches, packets.INDIRECT_BUFFER
+    caches = generation.caches
     end: Mapping[str, int] = {
         **caches.flush, "event_type": generation.events["CACHE_FLUSH_AND_INV_TS_EVENT"],
         "event_index": packets.EventIndex.END_OF_PIPE,
     }
-    flags = indirect(valid=1).encode()[indirect.dword_of("ib_size")]
-    words = indirect(valid=1).encode()
-    at = len(words) + caches.release.dword_of("data")
-    words += caches.release(address=timeline, data_sel=DataSelect.DATA_64, **end).encode()
+    words = caches.release(address=timeline, data_sel=DataSelect.DATA_64, **end).encode()
     words += caches.release(
         address=event.mailbox, data=event.event_id, data_sel=DataSelect.DATA_32,
         int_sel=InterruptSelect.AFTER_WRITE, int_ctxid=event.event_id, **end,
     ).encode()
-    return Entry(words, indirect.dword_of("address"), indirect.dword_of("ib_size"), flags, at,
-                 at + 1, 0)  # fmt: skip
+    return words, caches.release.dword_of("data")
+
+
+def shared_entry(device: AmdDevice, timeline: int, meeting: int) -> Entry:
+    """The same for XCCs that share an AQL queue. None looks at `meeting` between lists."""
+    indirect = packets.INDIRECT_BUFFER
+    reset = packets.WRITE_DATA(
+        0, 0, dst_sel=packets.WriteDestination.L2, wr_confirm=1, address=meeting
+    ).encode()
+    ending, value_at = _ending(device, timeline)
+    tail = aql.only(aql.FIRST_XCC, reset + ending)
+    at = len(tail) - len(ending) + value_at
+    run = indirect(valid=1).encode()
+    flags = run[indirect.dword_of("ib_size")]
+    words = aql.vendor_packet(run)
+    words += aql.vendor_packet(indirect(valid=1, ib_size=len(tail)).encode())
+    first = aql.VENDOR.dword_of("indirect_buffer")
+    return Entry(words, 2, first + indirect.dword_of("address"),
+                 first + indirect.dword_of("ib_size"), flags, at, at + 1, tail,
+                 aql.PACKET_DWORDS + first + indirect.dword_of("address"), 1)  # fmt: skip
 
 
 _SDMA_ENTRY_DWORDS: Final = 32
 _SDMA_INDIRECT_AT: Final = 2  # so that what follows it starts at a multiple of 8 dwords
 
 
-def copy_entry(device: AmdDevice, timeline: int) -> Entry:
+def copy_entry(device: AmdDevice, timeline: int, meeting: int = 0) -> Entry:
     """The same for a copy engine. The halves of the value: low first (see SdmaEncoder.signal)."""
     sdma, event = device.generation.sdma, device.interrupts
     values = sdma.fence_values
@@ -122,33 +158,58 @@ def copy_entry(device: AmdDevice, timeline: int) -> Entry:
     words += sdma.trap(int_context=event.event_id).encode()
     words += [0] * (_SDMA_ENTRY_DWORDS - len(words))
     at = _SDMA_INDIRECT_AT
-    return Entry(words, at + sdma.indirect.dword_of("ib_base"),
-                 at + sdma.indirect.dword_of("ib_size"), 0, low_at, high_at, 2)  # fmt: skip
+    return Entry(words, 4 * len(words), at + sdma.indirect.dword_of("ib_base"),
+                 at + sdma.indirect.dword_of("ib_size"), 0, low_at, high_at)  # fmt: skip
+
+
+class Format(Enum):
+    """How a queue's ring is written: the kernel driver's queue type, and the entry."""
+
+    PM4 = (uapi.KFD_IOC_QUEUE_TYPE_COMPUTE, compute_entry)
+    AQL = (uapi.KFD_IOC_QUEUE_TYPE_COMPUTE_AQL, shared_entry)
+    SDMA = (uapi.KFD_IOC_QUEUE_TYPE_SDMA, copy_entry)
+
+    def __init__(
+        self, queue_type: int, entry: Callable[[AmdDevice, int, int], Entry]
+    ) -> None:
+        self.queue_type, self.entry = queue_type, entry
 
 
 class HardwareQueue:
     """One queue of the kernel driver. `state` is what native submission works on."""
 
     def __init__(
-        self, device: AmdDevice, kind: str, ring_records: int, timeline: int
+        self, device: AmdDevice, layout: Format, ring_records: int, timeline: int
     ) -> None:
-        self._device, self._memory = device, device.gpu_memory
+        self._device, self._memory, self.format = device, device.gpu_memory, layout
         self._blocks: list[Block] = []
+        self._pointers = (0, 0)
         self.queue_id: int | None = None
-        entry = (compute_entry if kind == "compute" else copy_entry)(device, timeline)
+        self.meeting = 0
+        """Where the XCCs of an AQL queue count themselves (aql.py)."""
         try:
+            if layout is Format.AQL:
+                self.meeting = self._take(PAGE_BYTES, VRAM_UNCACHED, "queue meeting").address
+            entry = layout.entry(device, timeline, self.meeting)
             size = max(PAGE_BYTES, 1 << (4 * len(entry.words) * ring_records - 1).bit_length())
-            ring = self._take(size, HOST, "ring")
-            pages = self._take(PAGE_BYTES, HOST, "queue pointers")
-            arguments = self._arguments(kind)
+            ring = self._take(size, HOST, "ring").address
+            pages = self._take(PAGE_BYTES, HOST, "queue pointers").address
+            self._pointers = pages, pages + _READ_POINTER_AT
+            if layout is Format.AQL:
+                aql.fill_queue(pages, ring, size)
+                self._pointers = (
+                    pages + hsa.amd_queue_t.write_dispatch_id.offset,
+                    pages + hsa.amd_queue_t.read_dispatch_id.offset,
+                )
+            arguments = self._arguments()
             self.queue_id, doorbell = self._create(
-                ring_base_address=ring.address, ring_size=size, write_pointer_address=pages.address,
-                read_pointer_address=pages.address + _READ_POINTER_AT,
+                ring_base_address=ring, ring_size=size,
+                write_pointer_address=self._pointers[0], read_pointer_address=self._pointers[1],
                 gpu_id=device.node.gpu_id, queue_percentage=_PERCENTAGE, queue_priority=_PRIORITY,
-                **arguments,
+                queue_type=layout.queue_type, **arguments,
             )
             bell = device.doorbell(doorbell)
-            self._fill(entry, ring_records, size, bell)
+            self._fill(entry, ring_records, ring, size, timeline, bell)
         except BaseException:
             self.close()
             raise
@@ -166,14 +227,13 @@ class HardwareQueue:
         self._blocks.append(block)
         return block
 
-    def _arguments(self, kind: str) -> dict[str, int]:
-        if kind != "compute":
-            return {"queue_type": uapi.KFD_IOC_QUEUE_TYPE_SDMA}
+    def _arguments(self) -> dict[str, int]:
+        if self.format is Format.SDMA:
+            return {}
         area = save_area(self._device.generation, self._device.node)
         eop = self._take(EOP_BYTES, VRAM, "end-of-pipe buffer")
         saved = self._take(area.total_bytes, VRAM, "context-save area")
         return {
-            "queue_type": uapi.KFD_IOC_QUEUE_TYPE_COMPUTE,
             "eop_buffer_address": eop.address, "eop_buffer_size": EOP_BYTES,
             "ctx_save_restore_address": saved.address, "ctx_save_restore_size": area.save_bytes,
             "ctl_stack_size": area.control_bytes,
@@ -191,27 +251,35 @@ class HardwareQueue:
                 remedy="Close queues that you no longer need.",
             ) from error
 
-    def _fill(self, entry: Entry, ring_records: int, size_bytes: int, doorbell: int) -> None:
-        ring, pages = self._blocks[:2]
+    def _fill(
+        self, entry: Entry, ring_records: int, ring: int, size_bytes: int, timeline: int,
+        doorbell: int,
+    ) -> None:
         state_page = self._take(PAGE_BYTES, HOST, "queue state")
         template = state_page.address + _TEMPLATE_AT
         self.state_address = state_page.address
         self.state = state = RingState.from_address(self.state_address)
-        state.ring, state.mask = ring.address, size_bytes // 4 - 1
-        state.write_pointer, state.doorbell = pages.address, doorbell
-        state.flush = self._device.flush_address
+        state.ring, state.mask = ring, size_bytes // 4 - 1
+        state.write_pointer, state.doorbell = self._pointers[0], doorbell
+        state.flush, state.timeline = self._device.flush_address, timeline
         state.template, state.entry_dwords = template, len(entry.words)
         # One entry stays empty: a ring whose pointers are equal is an empty one.
         state.capacity = min(ring_records, size_bytes // 4 // len(entry.words) - 1)
-        state.pointer_shift = entry.pointer_shift
+        state.entry_units, state.doorbell_back = entry.units, entry.doorbell_back
         state.address_at, state.size_at, state.size_flags = (
             entry.address_at, entry.size_at, entry.size_flags
         )
         state.low_at, state.high_at = entry.low_at, entry.high_at
         words = struct.pack(f"<{len(entry.words)}I", *entry.words)
         ctypes.memmove(template, words, len(words))
-        first_low = entry.low_at - 2  # the timeline's address stands two dwords before its data
-        state.timeline = struct.unpack_from("<Q", words, 4 * first_low)[0]
+        # Without a tail its address goes behind the template, where nobody looks.
+        state.value_base, state.value_mask, state.tail_at = template, 0, len(entry.words)
+        if entry.tail:
+            tails = self._take(size_bytes, HOST, "ring tails").address
+            state.value_base, state.value_mask, state.tail_at = tails, state.mask, entry.tail_at
+            words = struct.pack(f"<{len(entry.tail)}I", *entry.tail)
+            for at in range(0, size_bytes, 4 * len(entry.words)):
+                ctypes.memmove(tails + at, words, len(words))
         try:
             state.kick = self._device.system.kick(native().functions["doorbell"])
         except OSError as error:
@@ -220,21 +288,20 @@ class HardwareQueue:
     @property
     def read_pointer(self) -> int:
         """How far the hardware has read, in its own units; only for reports."""
-        if len(self._blocks) < 2:
-            return 0
-        at = self._blocks[1].address + _READ_POINTER_AT
-        return int(ctypes.c_uint64.from_address(at).value)
+        return self._pointer(1)
 
     @property
     def write_pointer(self) -> int:
         """How far the host has written, in the hardware's units."""
-        if len(self._blocks) < 2:
-            return 0
-        return int(ctypes.c_uint64.from_address(self._blocks[1].address).value)
+        return self._pointer(0)
+
+    def _pointer(self, which: int) -> int:
+        address = self._pointers[which]
+        return int(ctypes.c_uint64.from_address(address).value) if address else 0
 
     def close(self) -> None:
         """Takes the queue off the GPU, then frees its memory, which stays if it cannot be."""
-        queue_id, self.queue_id = self.queue_id, None
+        queue_id, self.queue_id, self._pointers = self.queue_id, None, (0, 0)
         if queue_id is not None and not self._destroyed(queue_id):
             return
         for block in self._blocks:

@@ -49,6 +49,10 @@ HOST: Final = (
     | _USABLE
 )
 """The host's memory, which no cache of the GPU keeps: rings, pointers, timelines, commands."""
+VRAM_UNCACHED: Final = (
+    VRAM | uapi.KFD_IOC_ALLOC_MEM_FLAGS_COHERENT | uapi.KFD_IOC_ALLOC_MEM_FLAGS_UNCACHED
+)
+"""The GPU's own memory, which all its dies see alike at once."""
 PINNED: Final = (
     uapi.KFD_IOC_ALLOC_MEM_FLAGS_USERPTR
     | uapi.KFD_IOC_ALLOC_MEM_FLAGS_COHERENT

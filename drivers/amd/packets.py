@@ -13,7 +13,7 @@ from typing import Final
 
 from autogen import pm4_mesa, pm4_nv, pm4_packets, pm4_rocr
 from autogen.pm4_packets import PACKETS as TABLES
-from drivers.amd.fields import Field, Layout, Packet, decode, fields_of, flag, single
+from drivers.amd.fields import Field, Layout, Packet, Piece, decode, fields_of, flag, single
 
 SH_REG_START: Final = pm4_nv.PACKET3_SET_SH_REG_START
 UCONFIG_REG_START: Final = pm4_nv.PACKET3_SET_UCONFIG_REG_START
@@ -66,6 +66,7 @@ class EventIndex(IntEnum):
     END_OF_PIPE = pm4_packets.event_index__mec_release_mem__end_of_pipe
 
 
+_ALL: Final = (1 << 32) - 1
 DMA_DESTINATION_L2: Final = 3  # nvd.h, PACKET3_DMA_DATA_DST_SEL: DST_ADDR using L2
 DMA_SOURCE_L2: Final = 3  # nvd.h, PACKET3_DMA_DATA_SRC_SEL: SRC_ADDR using L2
 DMA_COUNT_BITS: Final = 26  # nvd.h, PACKET3_DMA_DATA: BYTE_COUNT [25:0]
@@ -166,6 +167,23 @@ INDIRECT_BUFFER = _pm4(
     "INDIRECT_BUFFER", pm4_nv.PACKET3_INDIRECT_BUFFER, 4,
     fields_of(TABLES["INDIRECT_BUFFER"], address=("ib_base_lo", "ib_base_hi")),
 )
+# ROCR, amd_gpu_pm4.h: the dwords that follow run only on the chosen dies. Not in a ring itself.
+PRED_EXEC = _pm4(
+    "PRED_EXEC", pm4_nv.PACKET3_PRED_EXEC, 2,
+    {"exec_count": single(1, 0, 14), "virtual_xcc_select": single(1, 24, 8)},
+)
+# sid.h, PKT3_ATOMIC_MEM: operation and command, address, operands, interval of the looping ones.
+ATOMIC_MEM = _pm4(
+    "ATOMIC_MEM", pm4_nv.PACKET3_ATOMIC_MEM, 9,
+    {
+        "operation": flag(1, pm4_mesa.ATOMIC_OP(_ALL)),
+        "command": flag(1, pm4_mesa.ATOMIC_COMMAND(_ALL)),
+        "address": (Piece(2, 3, 29, 3), Piece(3, 0, 32, 32)),
+        "source": single(4, 0, 64), "compare": single(6, 0, 64), "loop_interval": single(8, 0, 13),
+    },
+)
+ATOMIC_SUB_64: Final = pm4_mesa.TC_OP_ATOMIC_SUB_64
+ATOMIC_WRITE_CONFIRM: Final = pm4_mesa.ATOMIC_COMMAND_WR_CONFIRM
 # nvd.h, PACKET3_DMA_DATA: ordinals and selectors.
 DMA_DATA = _pm4(
     "DMA_DATA", pm4_nv.PACKET3_DMA_DATA, 7,
@@ -209,7 +227,7 @@ ACQUIRE_EVERYTHING: Final = (1 << 40) - 1
 
 _COMMON = (
     NOP, SET_SH_REG, DISPATCH_DIRECT, EVENT_WRITE, WAIT_REG_MEM, WAIT_REG_MEM64, WRITE_DATA,
-    INDIRECT_BUFFER, DMA_DATA, COPY_DATA,
+    INDIRECT_BUFFER, PRED_EXEC, ATOMIC_MEM, DMA_DATA, COPY_DATA,
 )
 
 

@@ -90,7 +90,7 @@ class Launch:
     words: tuple[int, ...]
     kernarg_at: int
     grid_at: int
-    scratch_at: dict[str, int]
+    scratch_at: dict[str, tuple[int, ...]]
 
 
 class AmdProgram(Program):
@@ -112,7 +112,7 @@ class AmdProgram(Program):
         )
         self.private_bytes = max(self.descriptor.private_bytes, code.private_bytes)
         self.kernarg_bytes = max(self.descriptor.kernarg_bytes, 8 * len(code.params))
-        self.launch = _launch(device.generation, self)
+        self.launch = _launch(device.generation, self, device.node.xccs)
 
     def __repr__(self) -> str:
         return f"<Program {self.name} at {self.entry_address:#x}>"
@@ -156,7 +156,7 @@ def _checked(device: Loader, code: CodeObject) -> Descriptor:
     return descriptor
 
 
-def _launch(generation: Generation, program: AmdProgram) -> Launch:
+def _launch(generation: Generation, program: AmdProgram, xccs: int) -> Launch:
     """The packets of a launch, in the order: caches, registers, dispatch, wait for its waves."""
     code, descriptor = program.code, program.descriptor
     local = max(descriptor.group_bytes, code.local_bytes)
@@ -171,12 +171,15 @@ def _launch(generation: Generation, program: AmdProgram) -> Launch:
     words: list[int] = list(
         generation.caches.acquire(**generation.caches.between).encode()
     )
-    scratch_at: dict[str, int] = {}
+    scratch_at: dict[str, tuple[int, ...]] = {}
 
-    def registers(first: str, *values: int) -> int:
-        words.extend(
-            packets.SET_SH_REG(*values, reg_offset=generation.shader_registers[first]).encode()
-        )
+    def registers(first: str, *values: int, xcc: int = -1) -> int:
+        packet = packets.SET_SH_REG(*values, reg_offset=generation.shader_registers[first]).encode()
+        if xccs > 1 and xcc >= 0:  # of this one only
+            words.extend(
+                packets.PRED_EXEC(exec_count=len(packet), virtual_xcc_select=1 << xcc).encode()
+            )
+        words.extend(packet)
         return len(words) - len(values)
 
     entry = program.entry_address // CODE_ALIGNMENT
@@ -186,9 +189,11 @@ def _launch(generation: Generation, program: AmdProgram) -> Launch:
         descriptor.rsrc2 | lds | scratch,
     )
     registers("COMPUTE_PGM_RSRC3", descriptor.rsrc3)
-    scratch_at["tmpring"] = registers("COMPUTE_TMPRING_SIZE", 0)
+    scratch_at["tmpring"] = (registers("COMPUTE_TMPRING_SIZE", 0),)
     if program.private_bytes and generation.architected_scratch:
-        scratch_at["base"] = registers("COMPUTE_DISPATCH_SCRATCH_BASE_LO", 0, 0)
+        scratch_at["base"] = tuple(
+            registers("COMPUTE_DISPATCH_SCRATCH_BASE_LO", 0, 0, xcc=xcc) for xcc in range(xccs)
+        )
     registers("COMPUTE_RESTART_X", 0, 0, 0)
     user: list[int] = []
     places: dict[str, int] = {}
@@ -201,7 +206,7 @@ def _launch(generation: Generation, program: AmdProgram) -> Launch:
         words[first + places["scratch size"]] = program.private_bytes
     for what in ("scratch buffer", "scratch"):
         if what in places:
-            scratch_at[what] = first + places[what]
+            scratch_at[what] = (first + places[what],)
     registers("COMPUTE_RESOURCE_LIMITS", 0)
     registers("COMPUTE_START_X", 0, 0, 0, *code.block)
     words += packets.DISPATCH_DIRECT(dispatch_initiator=initiator).encode()

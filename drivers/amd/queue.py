@@ -14,10 +14,11 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from drivers.amd.aql import AqlEncoder
 from drivers.amd.encode import Encoder, Pm4Encoder, SdmaEncoder, is_fluid, variables_of
 from drivers.amd.faults import describe_queue
 from drivers.amd.flight import Flight, works_of
-from drivers.amd.hardware import HardwareQueue
+from drivers.amd.hardware import Format, HardwareQueue
 from drivers.amd.points import PointBridge
 from drivers.encoded import Arena, EncodedList, line_aligned
 from drivers.errors import (
@@ -37,6 +38,10 @@ from drivers.variables import Var
 if TYPE_CHECKING:
     from drivers.amd.device import AmdDevice
     from drivers.amd.scratch import Scratch
+
+_ENCODERS: dict[Format, type[Encoder]] = {
+    Format.PM4: Pm4Encoder, Format.AQL: AqlEncoder, Format.SDMA: SdmaEncoder,
+}
 
 
 class AmdQueue(Queue):
@@ -61,8 +66,11 @@ class AmdQueue(Queue):
         self._arena = Arena(device.command_allocator)
         self._scratch: Scratch | None = None
         self.flight = Flight()
-        self._encoder: type[Encoder] = Pm4Encoder if kind == "compute" else SdmaEncoder
-        self.hardware = HardwareQueue(device, kind, ring_records, self.timeline.address)
+        layout = Format.SDMA if kind == "copy" else (
+            Format.PM4 if device.node.xccs == 1 else Format.AQL
+        )
+        self._encoder = _ENCODERS[layout]
+        self.hardware = HardwareQueue(device, layout, ring_records, self.timeline.address)
         self.ring: RingState = self.hardware.state
         self.ring.host, self.ring.submitted = host_address(), initial_value
         reference = weakref.ref(self)

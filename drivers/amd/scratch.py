@@ -30,6 +30,7 @@ class Scratch:
         self.tmpring = generation.register(
             "COMPUTE_TMPRING_SIZE", WAVES=waves, WAVESIZE=wave_bytes // unit
         )
-        total = wave_bytes * slots * node.xccs
+        self.xcc_bytes = wave_bytes * slots
+        total = self.xcc_bytes * node.xccs
         self._storage = device.allocator.allocate(total + _ALIGNMENT)
         self.address = -(-self._storage.address // _ALIGNMENT) * _ALIGNMENT

@@ -173,10 +173,12 @@ class RingState(ctypes.Structure):
     """A hardware queue's ring of dwords: every submission is one entry of equal length.
 
     An entry runs a list that lies elsewhere and then brings the timeline to its value, so the
-    timeline also says which entries the hardware has left behind. `template` is the entry;
-    the numbers of its dwords that change are `address_at` (64 bits), `size_at` (the list's
-    dwords, with `size_flags`), `low_at` and `high_at` (the value). The hardware takes the write
-    pointer, in dwords shifted left by `pointer_shift`, from the doorbell and `write_pointer`.
+    timeline also says which entries the hardware has left behind. `template` is the entry; of its
+    dwords `address_at` (64 bits) and `size_at` (the list's dwords, with `size_flags`) change.
+    The value goes to the dwords `low_at` and `high_at` behind `value_base`, plus the entry's place
+    in the ring under `value_mask`: the template itself, or memory of each place, whose address
+    then goes to `tail_at`. The hardware moves by `entry_units` for an entry; the doorbell says
+    the write pointer less `doorbell_back`.
     """
 
     _fields_ = [
@@ -191,13 +193,17 @@ class RingState(ctypes.Structure):
         ("template", c_uint64),
         ("entry_dwords", c_uint64),
         ("capacity", c_uint64),
-        ("pointer_shift", c_uint64),
+        ("entry_units", c_uint64),
+        ("doorbell_back", c_uint64),
         ("address_at", c_uint64),
         ("size_at", c_uint64),
         ("size_flags", c_uint64),
         ("low_at", c_uint64),
         ("high_at", c_uint64),
-        ("pad0", c_uint64 * 7),
+        ("value_base", c_uint64),
+        ("value_mask", c_uint64),
+        ("tail_at", c_uint64),
+        ("pad0", c_uint64 * 3),
         # Written by producers, which hold the queue's lock.
         ("head", c_uint64),
         ("submitted", c_uint64),

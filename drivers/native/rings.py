@@ -26,7 +26,10 @@ empty:
 strike:
   %bell.at = getelementptr i8, ptr %ring, i64 $Ring.doorbell
   %bell = load ptr, ptr %bell.at
-  store atomic volatile i64 %value, ptr %bell release, align 8
+  %back.at = getelementptr i8, ptr %ring, i64 $Ring.doorbell_back
+  %back = load i64, ptr %back.at
+  %told = sub i64 %value, %back
+  store atomic volatile i64 %told, ptr %bell release, align 8
   ret void
 }
 
@@ -69,12 +72,26 @@ entry:
   %size.32 = trunc i64 %size to i32
   %size.at = call ptr @ring_place(ptr %ring, i64 $Ring.size_at)
   store i32 %size.32, ptr %size.at
+  %head.at = getelementptr i8, ptr %ring, i64 $Ring.head
+  %head = load i64, ptr %head.at
+  %value.mask.at = getelementptr i8, ptr %ring, i64 $Ring.value_mask
+  %value.mask = load i64, ptr %value.mask.at
+  %place = and i64 %head, %value.mask
+  %value.base.at = getelementptr i8, ptr %ring, i64 $Ring.value_base
+  %value.base = load ptr, ptr %value.base.at
+  %tail = getelementptr i32, ptr %value.base, i64 %place
+  %tail.at = call ptr @ring_place(ptr %ring, i64 $Ring.tail_at)
+  store ptr %tail, ptr %tail.at, align 4
   %low = trunc i64 %value to i32
-  %low.at = call ptr @ring_place(ptr %ring, i64 $Ring.low_at)
+  %low.number.at = getelementptr i8, ptr %ring, i64 $Ring.low_at
+  %low.number = load i64, ptr %low.number.at
+  %low.at = getelementptr i32, ptr %tail, i64 %low.number
   store i32 %low, ptr %low.at
   %shifted = lshr i64 %value, 32
   %high = trunc i64 %shifted to i32
-  %high.at = call ptr @ring_place(ptr %ring, i64 $Ring.high_at)
+  %high.number.at = getelementptr i8, ptr %ring, i64 $Ring.high_at
+  %high.number = load i64, ptr %high.number.at
+  %high.at = getelementptr i32, ptr %tail, i64 %high.number
   store i32 %high, ptr %high.at
 
   %template.at = getelementptr i8, ptr %ring, i64 $Ring.template
@@ -85,28 +102,27 @@ entry:
   %base = load ptr, ptr %base.at
   %mask.at = getelementptr i8, ptr %ring, i64 $Ring.mask
   %mask = load i64, ptr %mask.at
-  %head.at = getelementptr i8, ptr %ring, i64 $Ring.head
-  %head = load i64, ptr %head.at
   br label %loop
-loop:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %loop ]
+loop:  ; the first dword last: with it an AQL packet becomes valid
+  %left = phi i64 [ %count, %entry ], [ %i, %loop ]
+  %i = sub i64 %left, 1
   %from = getelementptr i32, ptr %template, i64 %i
   %dword = load i32, ptr %from
   %position = add i64 %head, %i
   %slot = and i64 %position, %mask
   %to = getelementptr i32, ptr %base, i64 %slot
   store volatile i32 %dword, ptr %to
-  %i.next = add i64 %i, 1
-  %more = icmp ult i64 %i.next, %count
+  %more = icmp ne i64 %i, 0
   br i1 %more, label %loop, label %publish
 publish:
   %head.next = add i64 %head, %count
   store i64 %head.next, ptr %head.at
-  %shift.at = getelementptr i8, ptr %ring, i64 $Ring.pointer_shift
-  %shift = load i64, ptr %shift.at
-  %pointer.value = shl i64 %head.next, %shift
+  %units.at = getelementptr i8, ptr %ring, i64 $Ring.entry_units
+  %units = load i64, ptr %units.at
   %pointer.at = getelementptr i8, ptr %ring, i64 $Ring.write_pointer
   %pointer = load ptr, ptr %pointer.at
+  %pointer.before = load atomic i64, ptr %pointer monotonic, align 8
+  %pointer.value = add i64 %pointer.before, %units
   store atomic i64 %pointer.value, ptr %pointer release, align 8  ; after the entry's own stores
   %kick.at = getelementptr i8, ptr %ring, i64 $Ring.kick
   %kick = load ptr, ptr %kick.at

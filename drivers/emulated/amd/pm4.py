@@ -1,7 +1,8 @@
 """The compute engine: PM4 packets, decoded and done (nvd.h, soc15d.h, kfdtest's packet structs).
 
 The engine does a packet to its end before it looks at the next one; caches do not exist here, so
-what ACQUIRE_MEM and RELEASE_MEM flush is checked for form only.
+what ACQUIRE_MEM and RELEASE_MEM flush is checked for form only. The XCCs that share a queue go in
+step: a packet is done once for all of them, an atomic once for each.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import ctypes
 from collections.abc import Callable
 
 from autogen import pm4_nv as nv
+from autogen.pm4_mesa import TC_OP_ATOMIC_SUB_64
 from autogen.pm4_packets import PACKETS
 from autogen.soc21_enum import VGT_EVENT_TYPE
 from drivers.emulated.amd.clock import gpu_clock, system_clock
@@ -43,6 +45,11 @@ COPY_DATA = {
     "count_sel": (1, 16, 1), "wr_confirm": (1, 20, 1), "dst_cache_policy": (1, 25, 2),
     "pq_exe_status": (1, 29, 1), "src_lo": (2, 0, 32), "src_hi": (3, 0, 32),
     "dst_lo": (4, 0, 32), "dst_hi": (5, 0, 32),
+}
+ATOMIC_MEM = {
+    "atomic": (1, 0, 7), "command": (1, 8, 2), "addr_lo": (2, 3, 29), "addr_hi": (3, 0, 32),
+    "src_lo": (4, 0, 32), "src_hi": (5, 0, 32), "cmp_lo": (6, 0, 32), "cmp_hi": (7, 0, 32),
+    "loop_interval": (8, 0, 13),
 }
 # nvd.h, PACKET3_DMA_DATA: selectors, then flags of the last dword.
 DMA_DATA = {
@@ -101,6 +108,7 @@ class ComputeEngine(Engine):
         self.registers: dict[int, int] = {}
         self.dispatcher = Dispatcher(self)
         self.depth = 0  # of indirect buffers
+        self.every_xcc = self.chosen = (1 << gpu.board.num_xcc) - 1
         self.chained: Words | None = None
         modern = gpu.board.modern_cache_packets
         acquire = field_masks(PACKETS["ACQUIRE_MEM_NV" if modern else "ACQUIRE_MEM_AI"])
@@ -129,6 +137,7 @@ class ComputeEngine(Engine):
                 ("WAIT_REG_MEM64", (8,), field_masks(WAIT_REG_MEM64), self._wait_reg_mem64),
             nv.PACKET3_WRITE_DATA: ("WRITE_DATA", None, None, self._write_data),
             nv.PACKET3_COPY_DATA: ("COPY_DATA", (5,), field_masks(COPY_DATA), self._copy_data),
+            nv.PACKET3_ATOMIC_MEM: ("ATOMIC_MEM", (8,), field_masks(ATOMIC_MEM), self._atomic_mem),
             nv.PACKET3_DMA_DATA: ("DMA_DATA", (6,), field_masks(DMA_DATA), self._dma_data),
             nv.PACKET3_INDIRECT_BUFFER:
                 ("INDIRECT_BUFFER", (3,), plain["INDIRECT_BUFFER"], self._indirect_buffer),
@@ -176,9 +185,11 @@ class ComputeEngine(Engine):
 
         Raises BadPacket; what is not all there yet is left in the ring.
         """
-        at = 0
+        at = predicated = 0
         count = len(words)
         while at < count:
+            if at >= predicated:
+                self.chosen = self.every_xcc
             header = words[at]
             kind = header >> 30
             if kind == TYPE_3:
@@ -191,8 +202,12 @@ class ComputeEngine(Engine):
                 if at + size > count:
                     self._step(at, size, count, base)
                     return
-                if opcode in (nv.PACKET3_PRED_EXEC, nv.PACKET3_COND_EXEC):
-                    at += self._skipped(words[at : at + size], opcode)
+                if opcode == nv.PACKET3_COND_EXEC:
+                    at += self._skipped(words[at : at + size])
+                elif opcode == nv.PACKET3_PRED_EXEC:
+                    covered = self._choose(words[at : at + size])
+                    predicated = at + size + covered
+                    at += 0 if self.chosen else covered
                 else:
                     self._packet(opcode, words[at : at + size])
                 at = self._step(at, size, count, base)
@@ -355,6 +370,17 @@ class ComputeEngine(Engine):
         else:
             raise BadPacket(f"COPY_DATA: dst_sel {target}")
 
+    def _atomic_mem(self, words: Words) -> None:
+        operation = extract(words, ATOMIC_MEM["atomic"])
+        if operation != TC_OP_ATOMIC_SUB_64:
+            raise BadPacket(f"ATOMIC_MEM: operation {operation:#x} is not modelled")
+        address = _wide(words, 2)
+        for _ in range(self.chosen.bit_count()):
+            with self.process.atomics:
+                value = self._load(address, 8, "ATOMIC_MEM") - _wide(words, 4)
+                self.memory.store(address, value, 8)
+        self.native.notify()
+
     def _dma_data(self, words: Words) -> None:
         source, target = (extract(words, DMA_DATA[name]) for name in ("src_sel", "dst_sel"))
         count = extract(words, DMA_DATA["byte_count"])
@@ -400,14 +426,16 @@ class ComputeEngine(Engine):
         finally:
             self.depth -= 1
 
-    def _skipped(self, words: Words, opcode: int) -> int:
-        """How many dwords behind a PRED_EXEC or COND_EXEC are not done."""
-        if opcode == nv.PACKET3_PRED_EXEC:
-            if len(words) != 2:
-                raise BadPacket(f"PRED_EXEC: {len(words) - 1} body dwords, not 1")
-            check_reserved("PRED_EXEC", words, field_masks(PRED_EXEC))
-            chosen = extract(words, PRED_EXEC["device_select"]) & 1  # engine 0 stands for all
-            return 0 if chosen else extract(words, PRED_EXEC["exec_count"])
+    def _choose(self, words: Words) -> int:
+        """PRED_EXEC: how many dwords behind it are for the chosen XCCs only."""
+        if len(words) != 2:
+            raise BadPacket(f"PRED_EXEC: {len(words) - 1} body dwords, not 1")
+        check_reserved("PRED_EXEC", words, field_masks(PRED_EXEC))
+        self.chosen = extract(words, PRED_EXEC["device_select"]) & self.every_xcc
+        return extract(words, PRED_EXEC["exec_count"])
+
+    def _skipped(self, words: Words) -> int:
+        """How many dwords behind a COND_EXEC are not done."""
         if len(words) != 5:
             raise BadPacket(f"COND_EXEC: {len(words) - 1} body dwords, not 4")
         check_reserved("COND_EXEC", words, field_masks(COND_EXEC))
