@@ -186,10 +186,10 @@ class ComputeEngine(Engine):
         Raises BadPacket; what is not all there yet is left in the ring.
         """
         at = predicated = 0
-        count = len(words)
+        count, chosen = len(words), self.chosen
         while at < count:
             if at >= predicated:
-                self.chosen = self.every_xcc
+                self.chosen = chosen
             header = words[at]
             kind = header >> 30
             if kind == TYPE_3:
@@ -218,6 +218,7 @@ class ComputeEngine(Engine):
                 at = self._step(at, 1, count, base)
             else:
                 raise BadPacket(f"header {header:#010x} at dword {at} is of type {kind}")
+        self.chosen = chosen
 
     def _step(self, at: int, size: int, count: int, base: int | None) -> int:
         """Past a packet; in the ring the read pointer follows."""
@@ -256,6 +257,8 @@ class ComputeEngine(Engine):
         values = words[2:]
         if not values or low + offset + len(values) > high:
             raise BadPacket(f"SET register: {len(values)} from {low + offset:#x}, end {high:#x}")
+        if not self.chosen & 1:
+            return  # the first XCC's registers stand for all
         for number, value in enumerate(values, low + offset):
             self.registers[number] = value
 
@@ -431,7 +434,7 @@ class ComputeEngine(Engine):
         if len(words) != 2:
             raise BadPacket(f"PRED_EXEC: {len(words) - 1} body dwords, not 1")
         check_reserved("PRED_EXEC", words, field_masks(PRED_EXEC))
-        self.chosen = extract(words, PRED_EXEC["device_select"]) & self.every_xcc
+        self.chosen &= extract(words, PRED_EXEC["device_select"])
         return extract(words, PRED_EXEC["exec_count"])
 
     def _skipped(self, words: Words) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
 import struct
 
 import pytest
 
 from autogen import hsa, kfd
-from drivers import open_device
+from drivers import Var, open_device
 from drivers.amd import aql, packets
 from drivers.amd.fields import decode
 from drivers.errors import DeviceHang
@@ -194,3 +195,44 @@ def test_every_xcc_has_scratch_of_its_own(device):
          scratch.address + xcc * scratch.xcc_bytes)
         for xcc in range(XCCS)
     ]
+
+
+@pytest.fixture
+def board(monkeypatch):
+    if os.path.exists("/dev/kfd"):
+        pytest.skip("The GPUs here are those of the hardware.")
+    monkeypatch.setenv("EMULATE", "gfx942")
+    with open_device("AMD", timeout_ms=10_000) as opened:
+        assert opened.node.xccs == XCCS
+        yield opened
+
+
+def test_a_board_of_several_xccs_writes_copies_and_replays(board):
+    data = board.alloc(4096)
+    words = data.cpu_view().cast("Q")
+    queue = board.compute_queue(ring_records=8)
+    bound = queue.commands().write(data, Var("v")).copy(data.view(8, 8), data.view(0, 8)).bind()
+    for turn in range(1, 101):
+        bound.replay(v=turn << 33 | turn)
+        queue.commands().write(data.view(8 * (turn + 1), 8), turn).submit()
+    queue.synchronize()
+    assert list(words[:102]) == [100 << 33 | 100, 100 << 33 | 100, *range(1, 101)]
+    assert queue.hardware.write_pointer == 2 * 200  # packets
+
+
+def test_queues_of_a_board_of_several_xccs_wait_for_each_other(board):
+    data, gate = board.alloc(16), board.timeline("gate")
+    compute, other, copy = board.compute_queue(), board.compute_queue(), board.copy_queue()
+    stamps = board.timestamps(2)
+    first = compute.commands().wait(gate.point(7)).timestamp(stamps[0]).write(data, 5).submit()
+    second = copy.commands().wait(first).copy(data.view(8, 8), data.view(0, 8)).submit()
+    third = other.commands().wait(second).write(data, 6).timestamp(stamps[1]).submit()
+    with pytest.raises(DeviceHang):
+        third.wait(timeout_ms=20)
+    other_gate = board.timeline("other")
+    board.compute_queue().commands().signal(other_gate.point(3)).submit()
+    other_gate.point(3).wait()
+    gate.signal(7)
+    third.wait()
+    assert list(data.cpu_view().cast("Q")) == [6, 5]
+    assert stamps[0].value_ns < stamps[1].value_ns
