@@ -21,6 +21,7 @@ from drivers.queue import Program
 
 if TYPE_CHECKING:
     from drivers.amd.generations import Generation
+    from drivers.amd.topology import GpuNode
     from drivers.memory import Allocator, Storage
 
 CODE_ALIGNMENT: Final = 256  # COMPUTE_PGM_LO holds the address >> 8
@@ -51,6 +52,10 @@ class Loader(Protocol):
     @property
     def generation(self) -> Generation:
         """Its registers and packets."""
+
+    @property
+    def node(self) -> GpuNode:
+        """How many XCCs it has."""
 
     @property
     def allocator(self) -> Allocator:
