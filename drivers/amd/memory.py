@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import errno
+import os
 import threading
 from dataclasses import dataclass
 from typing import Final
@@ -275,12 +276,16 @@ class TimelineLines:
             return
         from drivers.timeline import memory_view
 
-        contents = bytes(memory_view(page, PAGE_BYTES))
         self._memory.blocks.pop(page, None)
         self._memory.kfd.unmap(block.handle, [self._memory.node.gpu_id])
-        self._memory.kfd.free(block.handle)
-        self._memory.system.mmap(
-            PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0, page
-        )
-        memory_view(page, PAGE_BYTES)[:] = contents
+        # A file, so that waiters of other threads see one page or the other, never an empty one.
+        descriptor = os.memfd_create("timelines", os.MFD_CLOEXEC)
+        try:
+            os.write(descriptor, memory_view(page, PAGE_BYTES))
+            self._memory.system.mmap(
+                PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, descriptor, 0, page
+            )
+        finally:
+            os.close(descriptor)
         self._pages[page] = None
+        self._memory.kfd.free(block.handle)

@@ -13,6 +13,8 @@ from compiler.dtype import dtypes
 from drivers import Var, open_device
 from drivers.errors import ArgumentMismatch, DeviceFault, DeviceHang
 from drivers.memory import Buffer
+from drivers.registry import emulated_system
+from drivers.system import RealSystem, StackedSystem
 from drivers.timeline import memory_view
 from test.drivers import kernels
 
@@ -235,6 +237,22 @@ end:
     device.close()
     with open_device("AMD") as again:
         again.compute_queue().commands().barrier().submit().wait()
+
+
+def test_closing_a_device_never_empties_a_timeline_that_somebody_waits_for():
+    timelines, seen = [], set()
+
+    class Watching(StackedSystem):
+        def call(self, name, function, *arguments):
+            result = function()
+            seen.update(bytes(memory_view(each.address, 64)) for each in timelines)
+            return result
+
+    device = open_device("AMD", system=Watching(emulated_system() or RealSystem()))
+    timelines.append(device.timeline(initial=5))
+    device.close()
+    assert len(seen) == 1
+    assert timelines[0].value == 5
 
 
 def test_several_gpus_are_devices_of_their_own():
