@@ -349,7 +349,7 @@ ACCUMULATING: dict[str, Semantics] = {
     # These read their destination too, as the last argument.
     "v_fmac_f16": Value.fma,
     "v_fmac_f32": Value.fma,
-    "v_fmac_dx9_zero_f32": lambda a, b, c: _multiply_legacy(a, b) + c,
+    "v_fmac_dx9_zero_f32": SEMANTICS["v_fma_dx9_zero_f32"],
 }
 
 

@@ -73,13 +73,17 @@ def _sin_quarter(x: Value) -> Value:
 
 
 def ldexp(x: Value, exponent: Value) -> Value:
-    """x × 2^exponent, rounded once (float64: twice when the result is denormal)."""
+    """x × 2^exponent, rounded once."""
     exponent = exponent.to("i32")
     if x.width == 64:
-        limited = exponent.min(2200).max(-2200)
-        third = limited >> 2
-        for part in (third, third, third, limited - third - third - third):
-            x = x * _double_power(part)
+        # The largest step last: before it nothing is rounded that still counts.
+        rest = exponent.min(2200).max(-2200)
+        steps = []
+        for _ in range(3):
+            steps.append(rest.min(1023).max(-1022))
+            rest = rest - steps[-1]
+        for step in reversed(steps):
+            x = x * _double_power(step)
         return x
     wide = x.to("f64") * _double_power(exponent.min(300).max(-300))
     return wide.to(x.type)

@@ -255,6 +255,8 @@ class Value:
 
     def to(self, type: str) -> Value:
         """The same number in another type; integers are cut or extended by their own sign."""
+        if (self.type, type) == ("f64", "f16"):
+            return self._half_of_double()
         wide, target = int(type[1:]), self.build.spell(type, self.lanes)
         if self.is_float and type[0] == "f":
             operation = "fpext" if wide > self.width else "fptrunc"
@@ -278,25 +280,41 @@ class Value:
             f"{operation} {self.llvm} {self.text} to {target}", type, self.lanes
         )
 
+    def _half_of_double(self) -> Value:
+        """Rounded once, although by way of float32: hosts would call a library.
+
+        What float32 cannot hold is kept as an odd last bit, so that only the half rounds.
+        """
+        bits, lost = self.as_type("u64"), (1 << 29) - 1
+        odd = (bits & lost).differs(0).select(bits | 1 << 29, bits)
+        return (odd & ~lost & 0xFFFFFFFFFFFFFFFF).as_type("f64").to("f32").to("f16")
+
     def intrinsic(self, name: str, *others: Value | str) -> Value:
         """`llvm.NAME` of this type, applied to this value and others."""
         return self.build.call(f"llvm.{name}.$", self.type, self.lanes, self, *others)
 
     def min(self, other: Value | float) -> Value:
-        """The smaller; where one float is NaN, the other."""
+        """The smaller, −0 below +0; where one float is NaN, the other."""
         return self._extreme("min", self._other(other))
 
     def max(self, other: Value | float) -> Value:
-        """The larger; where one float is NaN, the other."""
+        """The larger, −0 below +0; where one float is NaN, the other."""
         return self._extreme("max", self._other(other))
 
     def _extreme(self, which: str, other: Value) -> Value:
         if self.type == "f16":  # hosts without half arithmetic would call a library
-            better = self < other if which == "min" else self > other
-            return (better | other.fcmp("uno", other)).select(self, other)
+            ours, theirs = self._order(), other._order()
+            better = ours < theirs if which == "min" else ours > theirs
+            choice = better & self.fcmp("ord", self) | other.fcmp("uno", other)
+            return choice.select(self, other)
         if self.is_float:
-            return self.intrinsic(f"{which}num", other)
+            return self.intrinsic(f"{which}imumnum", other)
         return self.intrinsic(("s" if self.type[0] == "i" else "u") + which, other)
+
+    def _order(self) -> Value:
+        """An integer that orders a half as its number does, −0 below +0."""
+        bits = self.as_type("i16")
+        return bits ^ ((bits >> 15) & 0x7FFF)
 
     def minimum(self, other: Value) -> Value:
         """The smaller; NaN where one float is, −0 below +0 (IEEE 754-2019)."""
@@ -320,8 +338,14 @@ class Value:
         return self.build.constant("m1", 1, self.lanes)
 
     def med(self, second: Value, third: Value) -> Value:
-        """The one in the middle."""
-        return self.min(second).max(self.max(second).min(third))
+        """The one in the middle; the smallest where one float is NaN."""
+        if not self.is_float:
+            return self.min(second).max(self.max(second).min(third))
+        most = self.max(second).max(third)
+        middle = most.equals(second).select(self.max(third), self.max(second))
+        middle = most.equals(self).select(second.max(third), middle)
+        unordered = self.fcmp("uno", second) | third.fcmp("uno", third)
+        return unordered.select(self.min(second).min(third), middle)
 
     def abs(self) -> Value:
         """Without its sign."""
@@ -332,13 +356,8 @@ class Value:
     def fma(self, factor: Value, term: Value) -> Value:
         """self × factor + term, rounded once."""
         if self.type == "f16":
-            # Hosts without half arithmetic would call a library. In float64 the sum is exact
-            # wherever a half could tell; what float32 cannot hold is kept as an odd last bit, so
-            # that rounding to the half is the only rounding.
-            exact = self.to("f64").fma(factor.to("f64"), term.to("f64")).as_type("u64")
-            lost = (1 << 29) - 1
-            odd = (exact & lost).differs(0).select(exact | 1 << 29, exact)
-            return (odd & ~lost & 0xFFFFFFFFFFFFFFFF).as_type("f64").to("f32").to("f16")
+            # In float64 the sum is exact wherever a half could tell.
+            return self.to("f64").fma(factor.to("f64"), term.to("f64")).to("f16")
         return self.intrinsic("fma", factor, term)
 
     def high_half(self, other: Value) -> Value:
