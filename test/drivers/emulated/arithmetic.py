@@ -290,6 +290,37 @@ row("v_cvt_pk_u16_u32", "u32 u32 u32", lambda a, b: min(a, 65535) | min(b, 65535
 row("v_cvt_pk_i16_i32", "u32 i32 i32", lambda a, b: (
     max(-32768, min(32767, a)) & 65535 | (max(-32768, min(32767, b)) & 65535) << 16))
 
+
+def fraction(below_one: float) -> Function:
+    """x − ⌊x⌋, which stays below 1."""
+    def compute(x: float) -> float:
+        if not math.isfinite(x):
+            return 0.0 if math.isinf(x) else math.nan
+        exact = Fraction(x) - math.floor(x)
+        return min(below_one, float(exact)) if exact else 0.0
+
+    return compute
+
+
+for _w, _below in (("f16", 1 - 2.0**-11), ("f32", 1 - 2.0**-24), ("f64", 1 - 2.0**-53)):
+    row(f"v_fract_{_w}", "? ?", fraction(_below))
+    row(f"v_minimum_{_w}", "? ? ?", propagating(smaller))
+    row(f"v_maximum_{_w}", "? ? ?", propagating(larger))
+for _w in F[:2]:
+    row(f"v_minimum3_{_w}", "? ? ? ?", propagating(smaller))
+    row(f"v_maximum3_{_w}", "? ? ? ?", propagating(larger))
+    row(f"v_maximumminimum_{_w}", "? ? ? ?",
+        propagating(lambda a, b, c: smaller(larger(a, b), c)))  # fmt: skip
+    row(f"v_minimummaximum_{_w}", "? ? ? ?",
+        propagating(lambda a, b, c: larger(smaller(a, b), c)))  # fmt: skip
+row("v_cvt_pk_i16_f32", "u32 f32 f32", lambda a, b: (
+    limited(a, -32768, 32767) & 65535 | (limited(b, -32768, 32767) & 65535) << 16))
+row("v_cvt_pk_u16_f32", "u32 f32 f32",
+    lambda a, b: limited(a, 0, 65535) | limited(b, 0, 65535) << 16)
+row("v_sat_pk_u8_i16", "u16 u32", lambda a: (
+    max(0, min(255, signed(a, 16))) | max(0, min(255, signed(a >> 16, 16))) << 8))
+row("v_cvt_off_f32_i4", "f32 u32", lambda a: Fraction(signed(a, 4), 16))
+
 # ---- comparisons: one truth value ----
 for _t in ("f16", "f32", "f64"):
     for _name, _compare in {

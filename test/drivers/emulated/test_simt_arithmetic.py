@@ -50,13 +50,9 @@ ELSEWHERE = {
 NOT_YET = {
     "v_and_b16", "v_or_b16", "v_xor_b16", "v_not_b16", "v_mov_b16", "v_cndmask_b16",
     "v_cubeid_f32", "v_cubema_f32", "v_cubesc_f32", "v_cubetc_f32", "v_cvt_norm_i16_f16",
-    "v_cvt_norm_u16_f16", "v_cvt_off_f32_i4", "v_cvt_pk_i16_f32", "v_cvt_pk_norm_i16_f16",
-    "v_cvt_pk_norm_i16_f32", "v_cvt_pk_norm_u16_f16", "v_cvt_pk_norm_u16_f32",
-    "v_cvt_pk_rtz_f16_f32", "v_cvt_pk_u16_f32", "v_fract_f16", "v_fract_f32", "v_fract_f64",
-    "v_mbcnt_hi_u32_b32", "v_mbcnt_lo_u32_b32", "v_sat_pk_u8_i16", "v_maximum3_f16",
-    "v_maximum3_f32", "v_maximum_f16", "v_maximum_f32", "v_maximum_f64", "v_maximumminimum_f16",
-    "v_maximumminimum_f32", "v_minimum3_f16", "v_minimum3_f32", "v_minimum_f16", "v_minimum_f32",
-    "v_minimum_f64", "v_minimummaximum_f16", "v_minimummaximum_f32",
+    "v_cvt_norm_u16_f16", "v_cvt_pk_norm_i16_f16", "v_cvt_pk_norm_i16_f32",
+    "v_cvt_pk_norm_u16_f16", "v_cvt_pk_norm_u16_f32", "v_cvt_pk_rtz_f16_f32",
+    "v_mbcnt_hi_u32_b32", "v_mbcnt_lo_u32_b32",
 }  # fmt: skip
 """Known to the translator and to no row yet."""
 
