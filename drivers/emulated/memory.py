@@ -11,6 +11,8 @@ import bisect
 import ctypes
 import errno
 import os
+import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from drivers.system import (
@@ -196,3 +198,57 @@ class PageTable:
             if not mapping.protection & access:
                 raise GpuFault(address, access, present=True)
             address = mapping.end
+
+
+class GuestMemory:
+    """Memory as an engine sees it: through the page table of its process. Raises GpuFault.
+
+    What is written `through` reaches memory; else it may stay in a cache, where there are caches.
+    """
+
+    def __init__(self, table: PageTable) -> None:
+        self.table = table
+
+    def place(self, address: int) -> int:
+        """Where in this process a byte of memory lies."""
+        return address
+
+    def read(self, address: int, size_bytes: int) -> bytes:
+        """Bytes."""
+        self.table.check(address, size_bytes, READ)
+        return ctypes.string_at(address, size_bytes)
+
+    def write(self, address: int, content: bytes, through: bool = True) -> None:
+        """Writes bytes."""
+        self.table.check(address, len(content), WRITE)
+        ctypes.memmove(address, content, len(content))
+
+    def load(self, address: int, size_bytes: int) -> int:
+        """A number of 4 or 8 bytes."""
+        self.table.check(address, size_bytes, READ)
+        kind = ctypes.c_uint32 if size_bytes == 4 else ctypes.c_uint64
+        return kind.from_address(self.place(address)).value
+
+    def store(self, address: int, value: int, size_bytes: int, through: bool = True) -> None:
+        """Stores a number of 4 or 8 bytes at once."""
+        self.table.check(address, size_bytes, WRITE)
+        kind, mask = (
+            (ctypes.c_uint32, 0xFFFFFFFF) if size_bytes == 4
+            else (ctypes.c_uint64, 0xFFFFFFFFFFFFFFFF)
+        )
+        kind.from_address(self.place(address)).value = value & mask
+
+    def words(self, address: int, count: int) -> list[int]:
+        """Dwords, to be read."""
+        return list(struct.unpack(f"<{count}I", self.read(address, 4 * count)))
+
+    def store_words(self, address: int, words: Iterable[int], through: bool = True) -> None:
+        """Stores dwords in order."""
+        values = list(words)
+        self.write(address, struct.pack(f"<{len(values)}I", *values), through)
+
+    def copy(self, to: int, source: int, size_bytes: int, through: bool = True) -> None:
+        """Copies bytes; on a fault nothing is copied."""
+        self.table.check(source, size_bytes, READ)
+        self.table.check(to, size_bytes, WRITE)
+        ctypes.memmove(to, source, size_bytes)

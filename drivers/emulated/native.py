@@ -40,7 +40,7 @@ CONFIG = struct.Struct("<QQQQ")  # original kick, bell, address of syscall(), nu
 # Comparisons of PM4 WAIT_REG_MEM and SDMA POLL_REGMEM, in their own numbering.
 ALWAYS, LESS, LESS_EQUAL, EQUAL, NOT_EQUAL, GREATER_EQUAL, GREATER = range(7)
 
-_EXPORTS = ("kick", "ring", "wait_memory")
+_EXPORTS = ("kick", "ring", "wait_memory", "write_back", "renew")
 
 TEXT = Template("""
 $declarations
@@ -183,12 +183,104 @@ late:
   ret i32 0
 }
 
+; In a cache: each byte of `view` that is not that of `base` goes to `target`. Then base
+; becomes view, or view becomes base if `back` is not 0. `bytes` is a multiple of 8.
+define hidden void @write_back(ptr %view, ptr %base, ptr %target, i64 %bytes, i64 %back) {
+entry:
+  %forth = icmp eq i64 %back, 0
+  %kept = select i1 %forth, ptr %base, ptr %view
+  br label %loop
+loop:
+  %at = phi i64 [ 0, %entry ], [ %at.next, %next ]
+  %more = icmp ult i64 %at, %bytes
+  br i1 %more, label %look, label %done
+look:
+  %at.next = add i64 %at, 8
+  %view.at = getelementptr i8, ptr %view, i64 %at
+  %base.at = getelementptr i8, ptr %base, i64 %at
+  %v = load i64, ptr %view.at
+  %b = load i64, ptr %base.at
+  %same = icmp eq i64 %v, %b
+  br i1 %same, label %next, label %each
+each:
+  %j = phi i64 [ %at, %look ], [ %j.next, %after ]
+  %view.j.at = getelementptr i8, ptr %view, i64 %j
+  %base.j.at = getelementptr i8, ptr %base, i64 %j
+  %view.j = load i8, ptr %view.j.at
+  %base.j = load i8, ptr %base.j.at
+  %equal = icmp eq i8 %view.j, %base.j
+  br i1 %equal, label %after, label %move
+move:
+  %target.j.at = getelementptr i8, ptr %target, i64 %j
+  store volatile i8 %view.j, ptr %target.j.at
+  %kept.j.at = getelementptr i8, ptr %kept, i64 %j
+  %kept.j = select i1 %forth, i8 %view.j, i8 %base.j
+  store i8 %kept.j, ptr %kept.j.at
+  br label %after
+after:
+  %j.next = add i64 %j, 1
+  %j.more = icmp ult i64 %j.next, %at.next
+  br i1 %j.more, label %each, label %next
+next:
+  br label %loop
+done:
+  ret void
+}
+
+; Each byte of `view` that is that of `base` becomes that of `source`, and so does base's.
+define hidden void @renew(ptr %view, ptr %base, ptr %source, i64 %bytes) {
+entry:
+  br label %loop
+loop:
+  %at = phi i64 [ 0, %entry ], [ %at.next, %next ]
+  %more = icmp ult i64 %at, %bytes
+  br i1 %more, label %look, label %done
+look:
+  %at.next = add i64 %at, 8
+  %view.at = getelementptr i8, ptr %view, i64 %at
+  %base.at = getelementptr i8, ptr %base, i64 %at
+  %source.at = getelementptr i8, ptr %source, i64 %at
+  %v = load i64, ptr %view.at
+  %b = load i64, ptr %base.at
+  %s = load i64, ptr %source.at
+  %v.same = icmp eq i64 %v, %s
+  %b.same = icmp eq i64 %b, %s
+  %same = and i1 %v.same, %b.same
+  br i1 %same, label %next, label %each
+each:
+  %j = phi i64 [ %at, %look ], [ %j.next, %after ]
+  %view.j.at = getelementptr i8, ptr %view, i64 %j
+  %base.j.at = getelementptr i8, ptr %base, i64 %j
+  %view.j = load i8, ptr %view.j.at
+  %base.j = load i8, ptr %base.j.at
+  %clean = icmp eq i8 %view.j, %base.j
+  br i1 %clean, label %move, label %after
+move:
+  %source.j.at = getelementptr i8, ptr %source, i64 %j
+  %source.j = load volatile i8, ptr %source.j.at
+  store i8 %source.j, ptr %view.j.at
+  store i8 %source.j, ptr %base.j.at
+  br label %after
+after:
+  %j.next = add i64 %j, 1
+  %j.more = icmp ult i64 %j.next, %at.next
+  br i1 %j.more, label %each, label %next
+next:
+  br label %loop
+done:
+  ret void
+}
+
 define hidden ptr @export(i32 %which) {
   %is1 = icmp eq i32 %which, 1
   %is2 = icmp eq i32 %which, 2
+  %is3 = icmp eq i32 %which, 3
+  %is4 = icmp eq i32 %which, 4
   %p1 = select i1 %is1, ptr @ring, ptr @kick
   %p2 = select i1 %is2, ptr @wait_memory, ptr %p1
-  ret ptr %p2
+  %p3 = select i1 %is3, ptr @write_back, ptr %p2
+  %p4 = select i1 %is4, ptr @renew, ptr %p3
+  ret ptr %p4
 }
 """)
 
@@ -236,6 +328,10 @@ class Native:
         self.wait_memory = ctypes.CFUNCTYPE(
             number, word, word, number, word, number, word, word, word, word, word, word
         )(exports["wait_memory"])
+        self.write_back = ctypes.CFUNCTYPE(None, word, word, word, word, word)(
+            exports["write_back"]
+        )
+        self.renew = ctypes.CFUNCTYPE(None, word, word, word, word)(exports["renew"])
         self._ring = ctypes.PYFUNCTYPE(None, word)(exports["ring"])
         self.sequence = ctypes.c_uint32.from_address(bell_address + BELL_SEQUENCE)
         self._sleepers = ctypes.c_uint32.from_address(bell_address + BELL_SLEEPERS)

@@ -127,17 +127,22 @@ class EmulatedSystem(StackedSystem):
     """Emulated boards on top of another System.
 
     `description` names them: 'gfx1100', 'gfx1100,gfx1201', 'gfx1100*2'; 'gfx1100,seed=7' runs the
-    engines one at a time, in an order that the number fixes. The board process starts
+    engines one at a time, in an order that the number fixes; with 'strict' GPUs have caches, and
+    who forgets to write back or to invalidate them sees what was before. The board process starts
     with the first node that is opened, and ends with `shut_down`, with this object, or with the
     program, however that ends. When the last node is closed, what the program had goes.
     """
 
     def __init__(
         self, description: str = DEFAULT_BOARD, below: System | None = None, *,
-        seed: int | None = None,
+        seed: int | None = None, strict: bool = False,
     ) -> None:
         super().__init__(below or RealSystem())
-        self.description = description if seed is None else f"{description},seed={seed}"
+        self.description = description
+        if seed is not None:
+            self.description += f",seed={seed}"
+        if strict:
+            self.description += ",strict"
         self.start = START
         self.lock = threading.RLock()
         self.process: _Process | None = None

@@ -26,7 +26,7 @@ from drivers.emulated.amd.engine import BadPacket, QueueProperties
 from drivers.emulated.amd.pm4 import ComputeEngine
 from drivers.emulated.amd.process import KfdProcess
 from drivers.emulated.amd.topology import Gpu
-from drivers.emulated.memory import READ
+from drivers.emulated.caches import FIRST_LEVEL, Action
 from drivers.emulated.native import EQUAL, NOT_EQUAL
 from drivers.emulated.schedule import FULL_MASK, NOT_RUNG
 
@@ -37,6 +37,10 @@ DEPENDENCIES_AT, DEPENDENCY_COUNT = 8, 5  # of a barrier packet
 VENDOR_PM4_IB = 1  # of a vendor packet's second half-word: an INDIRECT_BUFFER packet follows
 VALUE_AT = hsa.struct_amd_signal_s._0.offset
 DESCRIPTOR_BYTES = 64
+
+# What fences do, by their scope: none, agent, system. First-level caches write through.
+ACQUIRES = (Action.NONE, FIRST_LEVEL, FIRST_LEVEL | Action.INVALIDATE_L2, Action.NONE)
+RELEASES = (Action.NONE, Action.NONE, Action.WRITE_BACK_L2, Action.NONE)
 
 # User SGPRs in the order in which they are given: property, how many.
 USER_SGPRS = (
@@ -61,7 +65,9 @@ class AqlEngine(ComputeEngine):
 
     def __init__(self, process: KfdProcess, gpu: Gpu, properties: QueueProperties) -> None:
         super().__init__(process, gpu, properties)
-        self.read_index = ctypes.c_uint64.from_address(properties.read_pointer_address)
+        self.read_index = ctypes.c_uint64.from_address(
+            self.memory.place(properties.read_pointer_address)
+        )
         self.queue_address = (
             properties.write_pointer_address - hsa.struct_amd_queue_s.write_dispatch_id.offset
         )
@@ -76,9 +82,9 @@ class AqlEngine(ComputeEngine):
         while self.read <= doorbell != NOT_RUNG:
             slot = self.properties.ring_address + self.read % count * PACKET_BYTES
             self.wait_memory(slot, 4, TYPE_MASK, NOT_EQUAL, hsa.HSA_PACKET_TYPE_INVALID)
-            self.memory.table.check(slot, PACKET_BYTES, READ)
-            self._do(slot, ctypes.string_at(slot, PACKET_BYTES))
-            ctypes.c_uint16.from_address(slot).value = hsa.HSA_PACKET_TYPE_INVALID
+            self._do(slot, self.memory.read(slot, PACKET_BYTES))
+            header = ctypes.c_uint16.from_address(self.memory.place(slot))
+            header.value = hsa.HSA_PACKET_TYPE_INVALID
             self.read += 1
             self.report_read_pointer()
 
@@ -86,9 +92,13 @@ class AqlEngine(ComputeEngine):
         kind = packet[0]
         self.schedule.step(self, f"packet {self.read} of type {kind}")
         started = gpu_clock()
+        header = int.from_bytes(packet[:2], "little")
+        barrier = kind in (hsa.HSA_PACKET_TYPE_BARRIER_AND, hsa.HSA_PACKET_TYPE_BARRIER_OR)
+        if not barrier:  # a barrier acquires what those have written for which it waits
+            self.caches.do(ACQUIRES[header >> hsa.HSA_PACKET_HEADER_SCACQUIRE_FENCE_SCOPE & 3])
         if kind == hsa.HSA_PACKET_TYPE_KERNEL_DISPATCH:
             self._kernel(address, hsa.struct_hsa_kernel_dispatch_packet_s.from_buffer_copy(packet))
-        elif kind in (hsa.HSA_PACKET_TYPE_BARRIER_AND, hsa.HSA_PACKET_TYPE_BARRIER_OR):
+        elif barrier:
             signals = struct.unpack_from(f"<{DEPENDENCY_COUNT}Q", packet, DEPENDENCIES_AT)
             self._barrier([s for s in signals if s], kind == hsa.HSA_PACKET_TYPE_BARRIER_AND)
         elif kind == hsa.HSA_PACKET_TYPE_VENDOR_SPECIFIC and packet[2] == VENDOR_PM4_IB:
@@ -96,6 +106,9 @@ class AqlEngine(ComputeEngine):
         else:
             raise BadPacket(f"AQL packet of type {kind}")
         self.dispatcher.finish()
+        if barrier:
+            self.caches.do(ACQUIRES[header >> hsa.HSA_PACKET_HEADER_SCACQUIRE_FENCE_SCOPE & 3])
+        self.caches.do(RELEASES[header >> hsa.HSA_PACKET_HEADER_SCRELEASE_FENCE_SCOPE & 3])
         (signal,) = struct.unpack_from("<Q", packet, COMPLETION_AT)
         if signal:
             self._complete(signal, started)
@@ -129,8 +142,7 @@ class AqlEngine(ComputeEngine):
             raise BadPacket(f"AQL: {sizes} threads are no whole workgroups of {block}")
         grid = tuple(size // each for size, each in zip(sizes, block, strict=True))
         descriptor = packet.kernel_object
-        self.memory.table.check(descriptor, DESCRIPTOR_BYTES, READ)
-        content = ctypes.string_at(descriptor, DESCRIPTOR_BYTES)
+        content = self.memory.read(descriptor, DESCRIPTOR_BYTES)
         (offset,) = struct.unpack_from("<q", content, amdhsa.KERNEL_CODE_ENTRY_BYTE_OFFSET_OFFSET)
         (first,) = struct.unpack_from("<I", content, amdhsa.COMPUTE_PGM_RSRC1_OFFSET)
         (second,) = struct.unpack_from("<I", content, amdhsa.COMPUTE_PGM_RSRC2_OFFSET)

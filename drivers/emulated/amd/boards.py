@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from drivers.emulated.caches import Action
+
 Segments = tuple[int, ...]
 
 
@@ -55,6 +57,13 @@ class Board:
     def architected_group_ids(self) -> bool:
         """Whether waves find their workgroup's number in trap registers (gfx12 on)."""
         return self.gfx_target_version >= 120000
+
+    @property
+    def first_level(self) -> Action:
+        """What invalidates all caches of the first level: gfx10 and gfx11 have one more."""
+        both = Action.INVALIDATE_VECTOR | Action.INVALIDATE_SCALAR
+        middle = self.gfx_target_version // 10000 in (10, 11)
+        return both | Action.INVALIDATE_MIDDLE if middle else both
 
     @property
     def scratch_unit_bytes(self) -> int:

@@ -175,14 +175,17 @@ class Dispatcher:
             raise BadPacket(f"{launch.lds_bytes} bytes of LDS; there are {board.lds_kib} KiB")
         if board.architected_group_ids:
             launch = launch._replace(group_ids=ARCHITECTED_GROUP_IDS)
-        for part in self._parts(launch.grid[0] * launch.grid[1] * launch.grid[2]):
-            fault = self.engine.process.simt().run(Dispatch(
-                memory=self._memory(), groups=part, gfx=board.name,
-                thread_ids="packed" if board.packed_thread_ids else "separate",
-                **launch._asdict(),
-            ))
-            if fault is not None:
-                self._report(fault)
+        caches = self.engine.caches
+        with caches.grid():
+            for part in self._parts(launch.grid[0] * launch.grid[1] * launch.grid[2]):
+                with caches.waves():
+                    fault = self.engine.process.simt().run(Dispatch(
+                        memory=self._memory(), groups=part, gfx=board.name,
+                        thread_ids="packed" if board.packed_thread_ids else "separate",
+                        **launch._asdict(),
+                    ))
+                if fault is not None:
+                    self._report(fault)
 
     def _parts(self, count: int) -> Iterator[tuple[int, int]]:
         """The parts of a grid in the order of the schedule, each when its turn comes."""

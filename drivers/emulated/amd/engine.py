@@ -8,15 +8,14 @@ beyond the doorbell are never looked at, and a packet that is not all there is w
 from __future__ import annotations
 
 import ctypes
-import struct
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from drivers.emulated.amd.topology import Gpu
-from drivers.emulated.memory import READ, WRITE, GpuFault, PageTable
+from drivers.emulated.memory import GpuFault
 from drivers.emulated.native import EQUAL
 from drivers.emulated.schedule import FULL_MASK, NOT_RUNG, Comparison, Stopped
 
@@ -45,58 +44,17 @@ class QueueProperties:
     buffers: list[Allocation]
 
 
-class GuestMemory:
-    """Memory as an engine sees it: through the page table of its process. Raises GpuFault."""
-
-    def __init__(self, table: PageTable) -> None:
-        self.table = table
-
-    def place(self, address: int) -> int:
-        """Where in this process a byte lies."""
-        return address
-
-    def load(self, address: int, size_bytes: int) -> int:
-        """A number of 4 or 8 bytes."""
-        self.table.check(address, size_bytes, READ)
-        if size_bytes == 4:
-            return ctypes.c_uint32.from_address(address).value
-        return ctypes.c_uint64.from_address(address).value
-
-    def store(self, address: int, value: int, size_bytes: int) -> None:
-        """Stores a number of 4 or 8 bytes at once."""
-        self.table.check(address, size_bytes, WRITE)
-        if size_bytes == 4:
-            ctypes.c_uint32.from_address(address).value = value & 0xFFFFFFFF
-        else:
-            ctypes.c_uint64.from_address(address).value = value & 0xFFFFFFFFFFFFFFFF
-
-    def words(self, address: int, count: int) -> list[int]:
-        """Dwords, to be read."""
-        self.table.check(address, 4 * count, READ)
-        return list((ctypes.c_uint32 * count).from_address(address))
-
-    def store_words(self, address: int, words: Iterable[int]) -> None:
-        """Stores dwords in order."""
-        values = list(words)
-        self.table.check(address, 4 * len(values), WRITE)
-        ctypes.memmove(address, struct.pack(f"<{len(values)}I", *values), 4 * len(values))
-
-    def copy(self, to: int, source: int, size_bytes: int) -> None:
-        """Copies bytes; on a fault nothing is copied."""
-        self.table.check(source, size_bytes, READ)
-        self.table.check(to, size_bytes, WRITE)
-        ctypes.memmove(to, source, size_bytes)
-
-
 class Engine(ABC):
     """One queue on its engine."""
 
     kind = "queue"
+    through_caches = True  # whether it reads and writes through the GPU's L2 cache
 
     def __init__(self, process: KfdProcess, gpu: Gpu, properties: QueueProperties) -> None:
         self.process, self.gpu, self.properties = process, gpu, properties
         self.name = f"{gpu.board.name}:{gpu.index} {self.kind} queue {properties.number}"
-        self.memory = GuestMemory(process.page_tables[gpu.index])
+        self.caches = process.caches[gpu.index]
+        self.memory = process.memory_of(gpu, self.through_caches)
         self.native, self.schedule = process.native, process.schedule
         self.busy = False
         self.halted = False  # evicted, or hung: takes nothing more

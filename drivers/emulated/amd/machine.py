@@ -22,30 +22,35 @@ class Description(NamedTuple):
 
     gpus: list[Gpu]
     seed: int | None = None
+    strict: bool = False
 
 
 def parse(description: str) -> Description:
-    """What 'gfx1100', 'gfx1100,gfx1201', 'gfx1100*2' or 'gfx1100,seed=7' says.
+    """What 'gfx1100', 'gfx1100,gfx1201', 'gfx1100*2' or 'gfx1100,seed=7,strict' says.
 
     Raises ValueError.
     """
     gpus: list[Gpu] = []
     seed: int | None = None
+    strict = False
     for item in description.split(","):
         option, equals, value = item.strip().partition("=")
         if option == "seed" and equals and value.isdecimal():
             seed = int(value)
             continue
+        if item.strip() == "strict":
+            strict = True
+            continue
         name, star, count = item.strip().partition("*")
         if name not in BOARDS or (star and not count.isdecimal()):
             raise ValueError(
-                f"no emulated board {item!r}; there are {', '.join(BOARDS)} and seed=N"
+                f"no emulated board {item!r}; there are {', '.join(BOARDS)}, seed=N, strict"
             )
         for _ in range(int(count) if star else 1):
             gpus.append(Gpu(len(gpus), BOARDS[name]))
     if not 1 <= len(gpus) <= GPU_LIMIT:
         raise ValueError(f"{len(gpus)} boards; a machine has 1 to {GPU_LIMIT}")
-    return Description(gpus, seed)
+    return Description(gpus, seed, strict)
 
 
 class Machine(Model):
@@ -53,8 +58,8 @@ class Machine(Model):
 
     def __init__(self, description: str, bell: int, program: int) -> None:
         self.log: list[str] = []
-        self.gpus, seed = parse(description)
-        self.process = KfdProcess(self.gpus, self.log, bell, program, seed)
+        self.gpus, seed, strict = parse(description)
+        self.process = KfdProcess(self.gpus, self.log, bell, program, seed, strict)
         self._files = topology.files(self.gpus)
 
     def open(self, path: str, flags: int) -> OpenFile:

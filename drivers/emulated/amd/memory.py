@@ -28,6 +28,11 @@ PUBLIC = kfd.KFD_IOC_ALLOC_MEM_FLAGS_PUBLIC
 WRITABLE = kfd.KFD_IOC_ALLOC_MEM_FLAGS_WRITABLE
 EXECUTABLE = kfd.KFD_IOC_ALLOC_MEM_FLAGS_EXECUTABLE
 AQL_QUEUE_MEM = kfd.KFD_IOC_ALLOC_MEM_FLAGS_AQL_QUEUE_MEM
+# Of these no cache keeps anything (gmc_v10_0.c and later, get_vm_pte: MTYPE_UC).
+NEVER_CACHED = (
+    kfd.KFD_IOC_ALLOC_MEM_FLAGS_COHERENT | kfd.KFD_IOC_ALLOC_MEM_FLAGS_UNCACHED
+    | kfd.KFD_IOC_ALLOC_MEM_FLAGS_EXT_COHERENT | DOORBELL | MMIO_REMAP | AQL_QUEUE_MEM
+)
 
 KINDS = ((VRAM, "VRAM"), (GTT, "GTT"), (USERPTR, "user pointer"), (DOORBELL, "doorbells"),
          (MMIO_REMAP, "remapped registers"))
@@ -185,7 +190,15 @@ def _map_one(process: KfdProcess, allocation: Allocation, index: int) -> None:
     table = process.page_tables[index]
     name = dict(KINDS)[_kind(allocation.flags)]
     table.add(Mapping(address, address + size, protection, name))
-    if not allocation.mapped:
+    if process.strict and not allocation.flags & NEVER_CACHED:
+        try:
+            process.caches[index].add(
+                address, size, allocation.descriptor, allocation.offset, bool(allocation.mapped)
+            )
+        except OSError:
+            table.remove(address)
+            raise
+    elif not allocation.mapped:
         done: list[tuple[int, int]] = []
         try:
             for piece, held in _pieces(allocation):
@@ -217,6 +230,7 @@ def unmap_from_gpu(process: KfdProcess, args: Any, call: Call) -> None:
 def _unmap_one(process: KfdProcess, allocation: Allocation, index: int) -> None:
     process.page_tables[index].remove(allocation.address)
     allocation.mapped.discard(index)
+    process.caches[index].remove(allocation.address, process.idle())
     if not allocation.mapped:
         for piece, held in _pieces(allocation):
             process.host.unmap(piece, held, process.idle())
@@ -240,4 +254,5 @@ def set_event_page(process: KfdProcess, handle: int) -> None:
     allocation = _find(process, handle, errno.EINVAL)
     if not allocation.mapped or _kind(allocation.flags) != GTT:
         raise OSError(errno.EINVAL, "an event page is GTT memory, mapped to its GPU")
-    process.events.set_page(handle, allocation.address, allocation.size_bytes)
+    place = process.memory_of(process.gpu(handle >> 32), False).place(allocation.address)
+    process.events.set_page(handle, place, allocation.size_bytes)

@@ -1,16 +1,18 @@
 """The compute engine: PM4 packets, decoded and done (nvd.h, soc15d.h, kfdtest's packet structs).
 
-The engine does a packet to its end before it looks at the next one; caches do not exist here, so
-what ACQUIRE_MEM and RELEASE_MEM flush is checked for form only. The XCCs that share a queue go in
-step: a packet is done once for all of them, an atomic once for each.
+The engine does a packet to its end before it looks at the next one. What ACQUIRE_MEM and
+RELEASE_MEM do to caches shows in strict mode only. The XCCs that share a queue go in step: a packet
+is done once for all of them, an atomic once for each.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from typing import NamedTuple
 
 from autogen import pm4_nv as nv
+from autogen import pm4_soc15 as soc15
 from autogen.pm4_mesa import TC_OP_ATOMIC_SUB_64
 from autogen.pm4_packets import PACKETS
 from autogen.soc21_enum import VGT_EVENT_TYPE
@@ -26,6 +28,7 @@ from drivers.emulated.amd.engine import (
 )
 from drivers.emulated.amd.process import KfdProcess
 from drivers.emulated.amd.topology import Gpu
+from drivers.emulated.caches import Action
 from drivers.emulated.schedule import Comparison
 
 Words = list[int]
@@ -76,6 +79,7 @@ END_OF_PIPE = {
     for name in ("CACHE_FLUSH_TS", "CACHE_FLUSH_AND_INV_TS_EVENT", "BOTTOM_OF_PIPE_TS", "CS_DONE")
 }
 DATA_NONE, DATA_32, DATA_64, DATA_CLOCK = 0, 1, 2, 3
+RELEASE_TO_MEMORY = 0  # dst_sel
 INTERRUPTING = {1, 2, 4}  # interrupt only, after write confirm, unconditionally
 
 SPACES = {
@@ -87,7 +91,59 @@ SPACES = {
 }
 
 
+RANGE_SHIFT = 8  # ACQUIRE_MEM counts 256 bytes
+COHER_SIZE_MASK = (1 << 40) - 1
+
+
+class CachePackets(NamedTuple):
+    """The dword of ACQUIRE_MEM and of RELEASE_MEM that names caches, and what its bits ask for."""
+
+    acquire: tuple[int, dict[int, Action]]
+    release: tuple[int, dict[int, Action]]
+
+
+CACHE_PACKETS = {
+    True: CachePackets(
+        (7, {
+            nv.PACKET3_ACQUIRE_MEM_GCR_CNTL_GLK_INV(1): Action.INVALIDATE_SCALAR,
+            nv.PACKET3_ACQUIRE_MEM_GCR_CNTL_GLV_INV(1): Action.INVALIDATE_VECTOR,
+            nv.PACKET3_ACQUIRE_MEM_GCR_CNTL_GL1_INV(1): Action.INVALIDATE_MIDDLE,
+            nv.PACKET3_ACQUIRE_MEM_GCR_CNTL_GL2_INV(1): Action.INVALIDATE_L2,
+            nv.PACKET3_ACQUIRE_MEM_GCR_CNTL_GL2_WB(1): Action.WRITE_BACK_L2,
+        }),
+        (1, {
+            nv.PACKET3_RELEASE_MEM_GCR_GLV_INV: Action.INVALIDATE_VECTOR,
+            nv.PACKET3_RELEASE_MEM_GCR_GL1_INV: Action.INVALIDATE_MIDDLE,
+            nv.PACKET3_RELEASE_MEM_GCR_GL2_INV: Action.INVALIDATE_L2,
+            nv.PACKET3_RELEASE_MEM_GCR_GL2_WB: Action.WRITE_BACK_L2,
+        }),
+    ),
+    False: CachePackets(
+        (1, {
+            soc15.PACKET3_ACQUIRE_MEM_CP_COHER_CNTL_SH_KCACHE_ACTION_ENA(1):
+                Action.INVALIDATE_SCALAR,
+            soc15.PACKET3_ACQUIRE_MEM_CP_COHER_CNTL_TCL1_ACTION_ENA(1): Action.INVALIDATE_VECTOR,
+            soc15.PACKET3_ACQUIRE_MEM_CP_COHER_CNTL_TC_ACTION_ENA(1): Action.INVALIDATE_L2,
+            soc15.PACKET3_ACQUIRE_MEM_CP_COHER_CNTL_TC_WB_ACTION_ENA(1): Action.WRITE_BACK_L2,
+        }),
+        (1, {
+            soc15.EOP_TCL1_ACTION_EN: Action.INVALIDATE_VECTOR,
+            soc15.EOP_TC_ACTION_EN: Action.INVALIDATE_L2,
+            soc15.EOP_TC_WB_ACTION_EN: Action.WRITE_BACK_L2,
+        }),
+    ),
+}
+"""By whether the board's packets are those of gfx10 and later (nvd.h), or soc15d.h's."""
+
 UNNOTICED = {*SPACES, nv.PACKET3_INDIRECT_BUFFER}  # by other queues
+
+
+def _actions(word: int, table: dict[int, Action]) -> Action:
+    found = Action.NONE
+    for mask, action in table.items():
+        if word & mask:
+            found |= action
+    return found
 
 
 def _wide(words: Words, low: int) -> int:
@@ -104,13 +160,16 @@ class ComputeEngine(Engine):
         self.read = 0  # dwords, never wrapped
         self.ring_mask = max(properties.ring_bytes // 4, 1) - 1
         # Its page stays mapped while the queue lives.
-        self.read_pointer = ctypes.c_uint32.from_address(properties.read_pointer_address)
+        self.read_pointer = ctypes.c_uint32.from_address(
+            self.memory.place(properties.read_pointer_address)
+        )
         self.registers: dict[int, int] = {}
         self.dispatcher = Dispatcher(self)
         self.depth = 0  # of indirect buffers
         self.every_xcc = self.chosen = (1 << gpu.board.num_xcc) - 1
         self.chained: Words | None = None
         modern = gpu.board.modern_cache_packets
+        self.cache_packets = CACHE_PACKETS[modern]
         acquire = field_masks(PACKETS["ACQUIRE_MEM_NV" if modern else "ACQUIRE_MEM_AI"])
         release = field_masks(PACKETS["RELEASE_MEM_NV" if modern else "RELEASE_MEM_AI"])
         plain = {name: field_masks(PACKETS[name]) for name in
@@ -279,7 +338,10 @@ class ComputeEngine(Engine):
             self.dispatcher.finish()
 
     def _acquire(self, words: Words) -> None:
-        pass  # caches are not modelled
+        base = _wide(words, 4) << RANGE_SHIFT
+        size = (_wide(words, 2) & COHER_SIZE_MASK) << RANGE_SHIFT
+        dword, actions = self.cache_packets.acquire
+        self.caches.do(_actions(words[dword], actions), (base, base + size))
 
     def _release(self, words: Words) -> None:
         fields = PACKETS["RELEASE_MEM_NV"]
@@ -290,6 +352,9 @@ class ComputeEngine(Engine):
         if extract(words, fields["dst_sel"]) > 1:
             raise BadPacket("RELEASE_MEM: dst_sel is neither memory nor L2")
         self.dispatcher.finish()  # the end of the pipe: every wave has ended
+        dword, actions = self.cache_packets.release
+        self.caches.do(_actions(words[dword], actions))
+        through = extract(words, fields["dst_sel"]) == RELEASE_TO_MEMORY
         data_sel = extract(words, fields["data_sel"])
         interrupt = extract(words, fields["int_sel"])
         address = _wide(words, 3)
@@ -300,7 +365,7 @@ class ComputeEngine(Engine):
             if address % size:
                 raise BadPacket(f"RELEASE_MEM: {size} bytes at {address:#x}")
             value = gpu_clock() if data_sel == DATA_CLOCK else _wide(words, 5)
-            self.memory.store(address, value, size)
+            self.memory.store(address, value, size, through)
         self.native.notify()
         if interrupt in INTERRUPTING:
             self.interrupt(words[7])
@@ -339,7 +404,7 @@ class ComputeEngine(Engine):
         elif target in (DST_TC_L2, DST_MEM):
             if address & 3:
                 raise BadPacket(f"WRITE_DATA: dwords at {address:#x}")
-            self.memory.store_words(address, data[-1:] if fixed else data)
+            self.memory.store_words(address, data[-1:] if fixed else data, target == DST_MEM)
             self.native.notify()
         else:
             raise BadPacket(f"WRITE_DATA: dst_sel {target}")
@@ -368,7 +433,7 @@ class ComputeEngine(Engine):
             address = _wide(words, 4)
             if address % size:
                 raise BadPacket(f"COPY_DATA: {size} bytes at {address:#x}")
-            self.memory.store(address, value, size)
+            self.memory.store(address, value, size, target == DST_MEM)
             self.native.notify()
         else:
             raise BadPacket(f"COPY_DATA: dst_sel {target}")
@@ -392,12 +457,13 @@ class ComputeEngine(Engine):
                 raise BadPacket(f"DMA_DATA: {name} is not modelled")
         if target not in DMA_MEMORY or source not in (*DMA_MEMORY, DMA_IMMEDIATE) or not count:
             raise BadPacket(f"DMA_DATA: {count} bytes, src_sel {source}, dst_sel {target}")
+        through = target == DMA_MEMORY[0]
         if source == DMA_IMMEDIATE:
             if count % 4:
                 raise BadPacket(f"DMA_DATA: {count} bytes of a dword")
-            self.memory.store_words(_wide(words, 4), [words[2]] * (count // 4))
+            self.memory.store_words(_wide(words, 4), [words[2]] * (count // 4), through)
         else:
-            self.memory.copy(_wide(words, 4), _wide(words, 2), count)
+            self.memory.copy(_wide(words, 4), _wide(words, 2), count, through)
         self.native.notify()
 
     def _load(self, address: int, size: int, name: str) -> int:

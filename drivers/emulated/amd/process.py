@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from autogen import kfd
 from drivers.emulated.amd import events
 from drivers.emulated.amd.topology import Gpu
-from drivers.emulated.memory import Backing, GpuFault, HostMap, PageTable
+from drivers.emulated.caches import Caches, PastCaches, ThroughL2, Views
+from drivers.emulated.memory import Backing, GpuFault, GuestMemory, HostMap, PageTable
 from drivers.emulated.model import OpenFile
 from drivers.emulated.native import Native, map_bell
 from drivers.emulated.schedule import Schedule, SeededSchedule
@@ -47,9 +48,10 @@ class KfdProcess:
     """One program as the kernel knows it."""
 
     def __init__(
-        self, gpus: list[Gpu], log: list[str], bell: int, program: int, seed: int | None
+        self, gpus: list[Gpu], log: list[str], bell: int, program: int, seed: int | None,
+        strict: bool = False,
     ) -> None:
-        self.gpus, self.log = gpus, log
+        self.gpus, self.log, self.strict = gpus, log, strict
         self.system = RealSystem()
         self.native = Native(self.system, map_bell(bell))
         self.backings = [Backing(f"renderD{gpu.render_minor}") for gpu in gpus]
@@ -59,6 +61,7 @@ class KfdProcess:
             for gpu in gpus
         ]
         self.host = HostMap()
+        self.views = Views(self.native, Backing("caches"), self.host)
         self.lock = threading.RLock()
         self.atomics = threading.Lock()
         self.generation = 0
@@ -73,6 +76,7 @@ class KfdProcess:
         self.generation += 1
         self.events = events.Events()
         self.page_tables = [PageTable() for _ in self.gpus]
+        self.caches = [Caches(self.views, gpu.board.first_level) for gpu in self.gpus]
         self.acquired: list[OpenFile | None] = [None for _ in self.gpus]
         self.allocations: dict[int, Allocation] = {}
         self.next_handle = [1 for _ in self.gpus]
@@ -117,6 +121,14 @@ class KfdProcess:
         if self.acquired[gpu.index] is None:
             raise OSError(unbound, "ACQUIRE_VM comes first")
         return gpu
+
+    def memory_of(self, gpu: Gpu, through_caches: bool) -> GuestMemory:
+        """Memory as an engine of a GPU sees it."""
+        table = self.page_tables[gpu.index]
+        if not self.strict:
+            return GuestMemory(table)
+        kind = ThroughL2 if through_caches else PastCaches
+        return kind(table, self.caches[gpu.index])
 
     def acquire_vm(self, index: int, file: OpenFile) -> None:
         """Binds a render node's address space to the process."""

@@ -23,7 +23,6 @@ from drivers.emulated.amd.engine import (
 )
 from drivers.emulated.amd.process import KfdProcess
 from drivers.emulated.amd.topology import Gpu
-from drivers.emulated.memory import WRITE
 
 Words = list[int]
 Fields = dict[str, tuple[int, ...]]
@@ -41,12 +40,15 @@ class SdmaEngine(Engine):
     """An SDMA queue."""
 
     kind = "SDMA"
+    through_caches = False
 
     def __init__(self, process: KfdProcess, gpu: Gpu, properties: QueueProperties) -> None:
         super().__init__(process, gpu, properties)
         self.read = 0  # bytes, never wrapped
         # Its page stays mapped while the queue lives.
-        self.read_pointer = ctypes.c_uint64.from_address(properties.read_pointer_address)
+        self.read_pointer = ctypes.c_uint64.from_address(
+            self.memory.place(properties.read_pointer_address)
+        )
         header: Any = importlib.import_module(f"autogen.{gpu.board.sdma_packets}")
         self.header = header
         self.fields: dict[str, Fields] = header.PACKETS
@@ -180,12 +182,8 @@ class SdmaEngine(Engine):
         address = _wide(words, 1)
         if size == 8 or address % size or (size == 4 and count % 4):
             raise BadPacket(f"CONST_FILL: {count} bytes at {address:#x} in steps of {size}")
-        self.memory.table.check(address, count, WRITE)
-        if size == 1:
-            ctypes.memset(address, words[3] & 0xFF, count)
-        else:
-            pattern = words[3].to_bytes(4, "little")[:size]
-            ctypes.memmove(address, pattern * (count // size), count // size * size)
+        pattern = words[3].to_bytes(4, "little")[:size]
+        self.memory.write(address, pattern * (count // size))
         self.native.notify()
 
     def _fence(self, words: Words) -> None:

@@ -9,15 +9,21 @@ NOP = type3(nv.PACKET3_NOP, 0)
 FILLER = [0xFFFF1000]  # a NOP of one dword
 
 
-def write_data(address: int, *data: int) -> list[int]:
-    return type3(nv.PACKET3_WRITE_DATA, 5 << 8 | 1 << 20, *split(address), *data)
+def write_data(address: int, *data: int, dst_sel: int = 5) -> list[int]:
+    return type3(nv.PACKET3_WRITE_DATA, dst_sel << 8 | 1 << 20, *split(address), *data)
 
 
 def release_mem(
-    address: int, value: int, data_sel: int = 2, interrupt: int = 0, context: int = 0
+    address: int, value: int, data_sel: int = 2, interrupt: int = 0, context: int = 0,
+    caches: int = 0, to_l2: bool = False,
 ) -> list[int]:
-    return type3(nv.PACKET3_RELEASE_MEM, 0x14 | 5 << 8, data_sel << 29 | interrupt << 24,
+    return type3(nv.PACKET3_RELEASE_MEM, 0x14 | 5 << 8 | caches,
+                 data_sel << 29 | interrupt << 24 | to_l2 << 16,
                  *split(address), *split(value), context)
+
+
+def acquire_mem(caches: int, address: int = 0, size: int = 0xFFFFFFFFFF00) -> list[int]:
+    return type3(nv.PACKET3_ACQUIRE_MEM, 0, *split(size >> 8), *split(address >> 8), 4, caches)
 
 
 def wait_mem(address: int, value: int, function: int = 5, mask: int = 0xFFFFFFFF) -> list[int]:
