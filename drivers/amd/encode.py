@@ -86,8 +86,14 @@ class Encoder(ABC):
         self._arguments = bytearray()
         self._bases: list[tuple[int, int]] = []  # where in the words, which byte of the arguments
         self._late: list[tuple[Any, ...]] = []  # patches of arguments, whose place comes last
+        if steps and not isinstance(steps[0], (Wait, Barrier, Poll)):  # those begin so themselves
+            self.begin()
         for step in steps:
             self.encode(step)
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Sees what was written before the list was submitted."""
 
     def finish(self) -> EncodedList:
         """The whole block."""
@@ -230,6 +236,10 @@ class Encoder(ABC):
 
 class Pm4Encoder(Encoder):
     """For compute queues."""
+
+    def begin(self) -> None:
+        """Other queues may have filled caches since the last list ended, before the host wrote."""
+        self.refresh()
 
     def exec(self, step: Exec) -> None:
         """Appends the program's launch with its grid, arguments and scratch."""
@@ -410,6 +420,9 @@ class SdmaEncoder(Encoder):
 
     pad_dwords = 8
     nothing: ClassVar[list[int]] = [0]
+
+    def begin(self) -> None:
+        """Nothing: the engine reads memory."""
 
     def exec(self, step: Exec) -> None:
         """Refuses: the engine runs no kernels."""

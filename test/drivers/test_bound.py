@@ -110,7 +110,7 @@ def test_one_var_in_several_places_and_types(device):
 
 
 def test_replay_does_not_overwrite_arguments_in_flight(opened):
-    device = opened(timeout_ms=100)
+    device = opened(timeout_ms=2000)
     gate, out = device.timeline("gate"), device.alloc(8 * 100)
     words(out)[:] = memoryview(bytes(800)).cast("q")
     program = device.load(kernels.store_at(device.target))

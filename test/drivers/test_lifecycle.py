@@ -48,10 +48,12 @@ def board(device) -> dict[str, int]:
         return {}
     folder = Path(f"/proc/{process.child.pid}")
     backing = sum(os.fstat(descriptor).st_blocks for descriptor in device.system.shared)
+    spans = [line.split()[0].split("-") for line in (folder / "maps").read_text().splitlines()
+             if "renderD" in line]
     return {
         "threads": len(os.listdir(folder / "task")),
         "descriptors": len(os.listdir(folder / "fd")),
-        "mappings of device memory": (folder / "maps").read_text().count("renderD"),
+        "mapped device memory": sum(int(end, 16) - int(start, 16) for start, end in spans),
         "free": device.kfd.available_bytes(device.node.gpu_id),
         "backing": backing,
     }

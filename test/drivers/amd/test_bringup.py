@@ -115,7 +115,8 @@ def test_a_submission_is_an_entry_that_runs_a_list(system):
         assert interrupt.values["data"] == interrupt.values["int_ctxid"] == event.event_id
         assert interrupt.values["int_sel"] == 2
         listed = words_at(indirect.values["address"], indirect.values["ib_size"])
-        (write,) = [p for _, p in packets.decode_stream(listed)]
+        acquire, write = [p for _, p in packets.decode_stream(listed)]
+        assert acquire.layout is device.generation.caches.acquire
         assert write.values["address"] == data.gpu_addr
         assert write.tail == (0x55667788, 0x11223344)
         assert memory_view(state.write_pointer, 8).cast("Q")[0] == 20

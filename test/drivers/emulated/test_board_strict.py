@@ -20,7 +20,7 @@ from test.drivers.emulated.packets import (
     write_data,
 )
 from test.drivers.emulated.test_board_dispatch import Launcher
-from test.drivers.emulated.test_board_schedule import ADD, FLUSH
+from test.drivers.emulated.test_board_schedule import ADD, FLUSH, FULL, SEEDS
 
 COMPUTE, SDMA = 0, 1
 WRITE_BACK = nv.PACKET3_RELEASE_MEM_GCR_GL2_WB
@@ -40,7 +40,7 @@ define amdgpu_kernel void @k(ptr addrspace(1) %o, ptr addrspace(1) %a, i32 %k) #
 """
 
 
-@pytest.fixture(scope="module", params=[None, 0, 1, 3])
+@pytest.fixture(scope="module", params=[None, *SEEDS] if FULL else [None, 1])
 def system(request: pytest.FixtureRequest) -> Iterator[EmulatedSystem]:
     system = EmulatedSystem("gfx1100", seed=request.param, strict=True)
     yield system

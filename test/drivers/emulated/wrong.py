@@ -70,7 +70,7 @@ ENGINES = {
         AqlEngine.report_read_pointer = lambda *_: None
     """,
     "short-copy": """
-        from drivers.emulated.amd.engine import GuestMemory
+        from drivers.emulated.memory import GuestMemory
         copy = GuestMemory.copy
         GuestMemory.copy = lambda self, to, source, size: copy(self, to, source, size - 1)
     """,
