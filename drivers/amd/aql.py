@@ -90,6 +90,9 @@ class AqlEncoder(Pm4Encoder):
     _alone = True  # whether only the first XCC had work since the last meeting
     _meetings = 0
 
+    def begin(self) -> None:
+        """Nothing: the fence of the vendor packet is every XCC's acquire."""
+
     def add(self, layout: Layout, *tail: int, **values: int) -> int:
         """Appends a packet for the first XCC; after a kernel, once all have finished it."""
         if not self._alone:
