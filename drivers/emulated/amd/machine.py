@@ -8,13 +8,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from drivers.emulated.amd import topology
-from drivers.emulated.amd.boards import BOARDS
+from drivers.emulated.amd.boards import BOARDS, Board
 from drivers.emulated.amd.kfd import KfdFile, RenderFile
 from drivers.emulated.amd.process import KfdProcess
 from drivers.emulated.amd.topology import Gpu
 from drivers.emulated.model import Model, OpenFile, TextFile
 
 GPU_LIMIT = 16
+OPTIONS = ("strict", "small_bar")
 
 
 class Description(NamedTuple):
@@ -30,27 +31,26 @@ def parse(description: str) -> Description:
 
     Raises ValueError.
     """
-    gpus: list[Gpu] = []
+    boards: list[Board] = []
     seed: int | None = None
-    strict = False
-    for item in description.split(","):
-        option, equals, value = item.strip().partition("=")
+    options = set()
+    for item in map(str.strip, description.split(",")):
+        option, equals, value = item.partition("=")
+        name, star, count = item.partition("*")
         if option == "seed" and equals and value.isdecimal():
             seed = int(value)
-            continue
-        if item.strip() == "strict":
-            strict = True
-            continue
-        name, star, count = item.strip().partition("*")
-        if name not in BOARDS or (star and not count.isdecimal()):
-            raise ValueError(
-                f"no emulated board {item!r}; there are {', '.join(BOARDS)}, seed=N, strict"
-            )
-        for _ in range(int(count) if star else 1):
-            gpus.append(Gpu(len(gpus), BOARDS[name]))
-    if not 1 <= len(gpus) <= GPU_LIMIT:
-        raise ValueError(f"{len(gpus)} boards; a machine has 1 to {GPU_LIMIT}")
-    return Description(gpus, seed, strict)
+        elif item in OPTIONS:
+            options.add(item)
+        elif name in BOARDS and (count.isdecimal() if star else True):
+            boards += [BOARDS[name]] * (int(count) if star else 1)
+        else:
+            known = ", ".join((*BOARDS, "seed=N", *OPTIONS))
+            raise ValueError(f"no emulated board {item!r}; there are {known}")
+    if not 1 <= len(boards) <= GPU_LIMIT:
+        raise ValueError(f"{len(boards)} boards; a machine has 1 to {GPU_LIMIT}")
+    large_bar = "small_bar" not in options
+    gpus = [Gpu(index, board, large_bar) for index, board in enumerate(boards)]
+    return Description(gpus, seed, "strict" in options)
 
 
 class Machine(Model):

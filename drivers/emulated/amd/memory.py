@@ -167,6 +167,11 @@ def map_to_gpu(process: KfdProcess, args: Any, call: Call) -> None:
     allocation = _find(process, args.handle, errno.ENOMEM)
     for position in range(args.n_success, args.n_devices):
         gpu = process.bound_gpu(ids[position], errno.ENODEV)
+        owner = process.gpus[allocation.gpu_index]
+        if gpu is not owner and _kind(allocation.flags) not in (GTT, USERPTR) and (
+            not owner.large_bar  # kfd_mem_attach, amdgpu_device_is_peer_accessible
+        ):
+            raise OSError(errno.EINVAL, "the bus does not show all of that GPU's memory")
         if gpu.index not in allocation.mapped:
             _map_one(process, allocation, gpu.index)
         args.n_success = position + 1

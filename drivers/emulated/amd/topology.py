@@ -18,6 +18,7 @@ VENDOR_AMD = 0x1002
 
 HEAP_SYSTEM, HEAP_PUBLIC, HEAP_PRIVATE = 0, 1, 2  # HSA_MEM_HEAP_TYPE
 IO_LINK_PCIE = 2  # HSA_IOLINKTYPE
+PCIE_WEIGHT = 20  # kfd_crat.c, between a GPU and its processor
 CACHE_DATA, CACHE_GPU = 1, 8  # HSA_CACHE_TYPE
 
 
@@ -49,7 +50,12 @@ def _lines(values: dict[str, int]) -> str:
     return "".join(f"{name} {value}\n" for name, value in values.items())
 
 
-def _gpu_properties(gpu: Gpu) -> dict[str, int]:
+def _peers(gpu: Gpu, gpus: list[Gpu]) -> list[Gpu]:
+    """Which others it reaches over PCIe: those whose whole memory the bus shows."""
+    return [other for other in gpus if other is not gpu and other.large_bar]
+
+
+def _gpu_properties(gpu: Gpu, gpus: list[Gpu]) -> dict[str, int]:
     board = gpu.board
     return {
         "cpu_cores_count": 0,
@@ -57,7 +63,7 @@ def _gpu_properties(gpu: Gpu) -> dict[str, int]:
         "mem_banks_count": 1,
         "caches_count": 1,
         "io_links_count": 1,
-        "p2p_links_count": 0,
+        "p2p_links_count": len(_peers(gpu, gpus)),
         "cpu_core_id_base": 0,
         "simd_id_base": 0x80000000 + 0x1000 * gpu.index,
         "max_waves_per_simd": board.max_waves_per_simd,
@@ -108,10 +114,10 @@ def _cache(level: int, size_kib: int, kind: int, processor: int) -> str:
     }) + "sibling_map 1\n"
 
 
-def _link(kind: int, source: int, target: int) -> str:
+def _link(kind: int, source: int, target: int, weight: int = PCIE_WEIGHT) -> str:
     return _lines({
         "type": kind, "version_major": 0, "version_minor": 0, "node_from": source,
-        "node_to": target, "weight": 20, "min_latency": 0, "max_latency": 0,
+        "node_to": target, "weight": weight, "min_latency": 0, "max_latency": 0,
         "min_bandwidth": 0, "max_bandwidth": 0, "recommended_transfer_size": 0, "flags": 1,
     })
 
@@ -122,7 +128,7 @@ def _system_memory_bytes() -> int:
 
 def _cpu_node(gpus: list[Gpu]) -> dict[str, str]:
     cores = os.cpu_count() or 1
-    names = dict.fromkeys(_gpu_properties(gpus[0]), 0) if gpus else {}
+    names = dict.fromkeys(_gpu_properties(gpus[0], gpus), 0) if gpus else {}
     files = {
         "gpu_id": "0\n",
         "name": "\n",
@@ -138,18 +144,24 @@ def _cpu_node(gpus: list[Gpu]) -> dict[str, str]:
     return files
 
 
-def _gpu_node(gpu: Gpu) -> dict[str, str]:
+def _gpu_node(gpu: Gpu, gpus: list[Gpu]) -> dict[str, str]:
     board = gpu.board
+    links = {  # over both links to the processor (kfd_topology.c, kfd_add_peer_prop)
+        f"p2p_links/{number}/properties":
+            _link(IO_LINK_PCIE, gpu.node, peer.node, 2 * PCIE_WEIGHT)
+        for number, peer in enumerate(_peers(gpu, gpus))
+    }
     heap = HEAP_PUBLIC if gpu.large_bar else HEAP_PRIVATE
     return {
         "gpu_id": f"{gpu.gpu_id}\n",
         "name": f"{board.name}\n",
-        "properties": _lines(_gpu_properties(gpu)),
+        "properties": _lines(_gpu_properties(gpu, gpus)),
         "mem_banks/0/properties": _memory_bank(
             heap, board.vram_bytes, board.memory_width_bits, board.memory_clk_mhz
         ),
         "caches/0/properties": _cache(1, 16, CACHE_DATA | CACHE_GPU, 0x80000000),
         "io_links/0/properties": _link(IO_LINK_PCIE, gpu.node, 0),
+        **links,
     }
 
 
@@ -182,7 +194,7 @@ def files(gpus: list[Gpu]) -> dict[str, str]:
             {"platform_oem": 0, "platform_id": 0, "platform_rev": 0}
         ),
     }
-    nodes = {0: _cpu_node(gpus)} | {gpu.node: _gpu_node(gpu) for gpu in gpus}
+    nodes = {0: _cpu_node(gpus)} | {gpu.node: _gpu_node(gpu, gpus) for gpu in gpus}
     for number, node in nodes.items():
         tree |= {f"nodes/{number}/{name}": text for name, text in node.items()}
     found = {f"{TOPOLOGY}/{name}": text for name, text in tree.items()}

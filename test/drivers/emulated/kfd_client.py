@@ -152,6 +152,11 @@ class Client:
         finally:
             self.system.close(descriptor)
 
+    def properties(self, path: str) -> dict[str, int]:
+        """The `name value` lines of a file of the topology."""
+        lines = self.read(f"{TOPOLOGY}/{path}").splitlines()
+        return {name: int(value) for name, value in map(str.split, lines)}
+
     def call(self, name: str, **values: Any) -> Any:
         request = getattr(kfd, f"AMDKFD_IOC_{name}")
         names = {"GET_PROCESS_APERTURES_NEW": "get_process_apertures_new",
