@@ -165,6 +165,8 @@ def selects(name: str, destination: tuple[str, ...], source: tuple[str, ...]) ->
     """Whether op_sel means something: halves of registers, or options of a permutation."""
     if len(destination) == 2:
         return False
+    if name in ("v_cvt_pk_fp8_f32", "v_cvt_pk_bf8_f32"):
+        return True
     return name.startswith("v_permlane") or any(t[1:] == "16" for t in (*destination, *source))
 
 

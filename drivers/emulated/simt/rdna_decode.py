@@ -237,6 +237,10 @@ def _vop3(words: Words, f: Fields) -> Instruction:
     fields = {"clamp": f["clamp"], "omod": f["omod"], "op_sel": select}
     if name.startswith("v_cvt_sr_"):
         fields["byte_sel"] = f["op_sel"] >> 2
+    elif re.match(r"v_cvt_(pk_)?f32_(fp|bf)8$", name):  # one byte, or one half, of the source
+        fields["byte_sel" if "pk" not in name else "op_sel"] = (
+            f["op_sel"] & 1 if "pk" in name else (f["op_sel"] & 1) << 1 | f["op_sel"] >> 1 & 1
+        )
     source = []
     for place, type in enumerate(types):
         encoded = f[f"src{place}"]

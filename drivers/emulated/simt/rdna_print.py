@@ -64,7 +64,7 @@ def operand(given: Operand, halves: tuple[str, str, str] = _NAMED) -> str:
 def _plain(given: Operand, halves: tuple[str, str, str]) -> str:
     kind, index, count = given.kind, given.index, dwords(given.type)
     if kind == "l":
-        return f"{index:#x}"
+        return short_literal(index) if given.type == "f16" else f"{index:#x}"
     if kind == "c":
         if index <= 208:
             return str(index - 128 if index <= 192 else 192 - index)
@@ -86,16 +86,21 @@ def _plain(given: Operand, halves: tuple[str, str, str]) -> str:
     return text + halves[given.half + 1]
 
 
+def short_literal(bits: int) -> str:
+    """A literal of a half; LLVM shows what an inline constant could say as that."""
+    number = bits - 0x10000 if bits >> 15 else bits
+    if -16 <= number <= 64:
+        return str(number)
+    return _FLOATS[_HALVES.index(bits)] if bits in _HALVES[:-1] else f"{bits:#x}"
+
+
 def _mixed(given: Operand, place: int, fields: dict[str, int]) -> str:
     """A source of v_fma_mix, where neg_lo negates and neg_hi takes the absolute value.
 
     LLVM shows the low half of a literal.
     """
     if given.kind == "l":
-        low = given.index & 0xFFFF
-        given = given._replace(kind="c", index=128 + low) if low <= 64 else (
-            given._replace(index=low)
-        )
+        given = given._replace(index=given.index & 0xFFFF, type="f16")
     return operand(given._replace(
         negate=bool(fields["neg_lo"] >> place & 1), absolute=bool(fields["neg_hi"] >> place & 1)
     ))
@@ -176,7 +181,8 @@ def _modifiers(i: Instruction, generation: Generation, true16: bool) -> str:
     if i.format in ("GLOBAL", "FLAT", "SCRATCH", "MUBUF"):
         for name in ("idxen", "offen"):
             text += f" {name}" if fields.get(name) else ""
-        text += f" offset:{fields['offset']}" if fields.get("offset") else ""
+        placed = fields.get("offset") and i.name not in ("global_inv", "global_wb", "global_wbinv")
+        text += f" offset:{fields['offset']}" if placed else ""
         return text + _cache(i, generation)
     if i.format == "SMEM":
         return "" if "prefetch" in i.name else _cache(i, generation)
@@ -196,6 +202,8 @@ def _modifiers(i: Instruction, generation: Generation, true16: bool) -> str:
         count, select = len(i.src), fields["op_sel"]
         if i.name.startswith("v_permlane"):
             count = 1
+        elif i.name == "v_fmac_f16":
+            count = 3  # its third source is the result
         else:
             select = select & (1 << count) - 1 | (select >> 3) << count
         text += f" op_sel:{_bits(select, count + 1)}"
@@ -302,7 +310,8 @@ def _mnemonic(i: Instruction, generation: Generation) -> str:
             control = " "  # LLVM's text for VOPC lacks the word
         return name + (control.strip() or ("" if control or i.name in _SHORT_ONLY else "_e32"))
     if i.format == "VOP3":
-        long = i.name not in generation.opcodes["VOP3"].values()
+        short = generation is RDNA2 and i.name in ("v_pipeflush", "v_clrexcp")
+        long = not short and i.name not in generation.opcodes["VOP3"].values()
         return name + ("_e64" if long or control else "") + control
     return name + ("_e64" if control else "") + control
 
