@@ -33,7 +33,7 @@ def disassemble(
     )
     done = subprocess.run(
         [DISASSEMBLER, "-D", "-z", f"--mcpu={cpu}", "code.o"], cwd=folder, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        capture_output=True, text=True,
     )
     if done.returncode < 0:  # one of them kills LLVM, which accepts it as little as others
         middle = len(codes) // 2

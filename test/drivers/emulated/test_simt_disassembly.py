@@ -73,7 +73,10 @@ def same(ours: str, theirs: str) -> bool:
         theirs = re.sub(r"0x\w+", lambda m: f"{int(m[0], 16) & 0xFFFF:#x}", theirs)
         ours = re.sub(r"0x\w+", lambda m: f"{int(m[0], 16) & 0xFFFF:#x}", ours)
     if re.match(r"s_(?!cvt_hi)\w+_f16 ", theirs):  # all 32 bits of a literal
-        theirs = re.sub(r"0x\w+", lambda m: short_literal(int(m[0], 16) & 0xFFFF), theirs)
+        ours, theirs = (
+            re.sub(r"0x\w+", lambda m: short_literal(int(m[0], 16) & 0xFFFF), side)
+            for side in (ours, theirs)
+        )
     return ours == theirs
 
 
