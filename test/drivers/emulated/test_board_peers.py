@@ -24,7 +24,10 @@ from test.drivers.emulated.test_board_strict import FIRST, L2, WRITE_BACK
 COMPUTE, SDMA = 0, 1
 
 
-@pytest.fixture(scope="module", params=["gfx1100*3", "gfx1100*3,strict", "gfx1100*3,seed=1,strict"])
+MACHINES = ("gfx1100*3", "gfx1100*3,strict", "gfx1100*3,seed=1,strict")
+
+
+@pytest.fixture(scope="module", params=MACHINES)
 def system(request: pytest.FixtureRequest) -> Iterator[EmulatedSystem]:
     system = EmulatedSystem(request.param)
     yield system
@@ -141,9 +144,8 @@ def test_the_topology_links_every_gpu_with_every_other(client: Client) -> None:
     assert not links(client, 0, "p2p_links")
 
 
+@pytest.mark.parametrize("system", MACHINES[1:], indirect=True)
 def test_each_gpu_has_caches_of_its_own(client: Client) -> None:
-    if "strict" not in client.system.description:
-        pytest.skip("nothing is cached")
     flags, data = shared(client, HOST, 0, 1), shared(client, VISIBLE, 0, 1)
     first, second = Gpu(client, 0, flags), Gpu(client, 1, flags)
     for value, caches in ((5, 0), (7, WRITE_BACK)):
