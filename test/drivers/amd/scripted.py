@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 from collections.abc import Callable
 
 from autogen import kfd
@@ -84,9 +85,10 @@ class ScriptedSystem(StackedSystem):
         return content[:size_bytes]
 
     def mmap(self, size_bytes, protection, flags, descriptor, offset, address=0):
-        if descriptor >= 0:  # the GPU's memory, or its doorbells
-            flags = MAP_PRIVATE | MAP_ANONYMOUS | (flags & MAP_FIXED)
-        return super().mmap(size_bytes, protection, flags, -1, 0, address)
+        if descriptor >= 0 and stat.S_ISCHR(os.fstat(descriptor).st_mode):
+            # A node: the GPU's memory, or its doorbells.
+            flags, descriptor = MAP_PRIVATE | MAP_ANONYMOUS | (flags & MAP_FIXED), -1
+        return super().mmap(size_bytes, protection, flags, descriptor, offset, address)
 
     def ioctl(self, descriptor: int, request: int, argument: int) -> int:
         name = NAMES[request]

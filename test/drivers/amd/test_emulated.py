@@ -11,10 +11,10 @@ import pytest
 
 from compiler.dtype import dtypes
 from drivers import Var, open_device
+from drivers.emulated.system import EmulatedSystem
 from drivers.errors import ArgumentMismatch, DeviceFault, DeviceHang
 from drivers.memory import Buffer
-from drivers.registry import emulated_system
-from drivers.system import RealSystem, StackedSystem
+from drivers.system import StackedSystem
 from drivers.timeline import memory_view
 from test.drivers import kernels
 
@@ -248,11 +248,13 @@ def test_closing_a_device_never_empties_a_timeline_that_somebody_waits_for():
             seen.update(bytes(memory_view(each.address, 64)) for each in timelines)
             return result
 
-    device = open_device("AMD", system=Watching(emulated_system() or RealSystem()))
+    with_board = EmulatedSystem("gfx1100")  # of its own: a process acquires a GPU's VM once
+    device = open_device("AMD", system=Watching(with_board))
     timelines.append(device.timeline(initial=5))
     device.close()
     assert len(seen) == 1
-    assert timelines[0].value == 5
+    assert timelines.pop().value == 5
+    with_board.shut_down()
 
 
 def test_several_gpus_are_devices_of_their_own():
