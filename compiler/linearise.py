@@ -422,14 +422,15 @@ class Lineariser:
                 self.copies[shared] = emitter.local(shared.load.dtype, next(self.counter), most)
             for start in range(0, size, math.prod(block)):
                 number = thread + start
-                places, rest = {}, number
+                places, offsets, rest = {}, {}, number
                 for axis in reversed(axes):
                     opened = self.open[axis]
-                    place = opened.first + mod(rest, index(opened.step))
-                    places[axis] = minimum(place, axis.src[0] - 1)
+                    offsets[axis] = mod(rest, index(opened.step))
+                    places[axis] = minimum(opened.first + offsets[axis], axis.src[0] - 1)
                     rest = idiv(rest, index(opened.step))
                 value = emitter.emit(rebuild(shared.load, places), TRUE)
-                emitter.store(self.copies[shared], number, value, less(number, index(size)))
+                address = self._copy_address(shared.load, offsets)
+                emitter.store(self.copies[shared], address, value, less(number, index(size)))
         emitter.barrier()
 
     def _tile_axes(self, load: Node) -> list[Node]:
@@ -439,12 +440,20 @@ class Lineariser:
 
     def _shared_load(self, load: Node, places: Mapping[Node, Node]) -> Node:
         """The LOAD from the common copy that stands for `load` at one place."""
-        address = index(0)
+        offsets = {}
         for axis in self._tile_axes(load):
             opened = self.open[axis]
-            offset = opened.offsets[opened.places.index(places[axis])]
-            address = address * opened.step + offset
+            offsets[axis] = opened.offsets[opened.places.index(places[axis])]
+        address = self._copy_address(load, offsets)
         return Node(Op.LOAD, load.dtype, (self.copies[self.shared[load]], address))
+
+    def _copy_address(self, load: Node, offsets: Mapping[Node, Node]) -> Node:
+        """Where in the common copy an element lies: as in memory, but threads along x last."""
+        along_x = [a for a in offsets if self.plan.tile(a).lanes > 1 and self.plan.threads[a] == 0]
+        address = index(0)
+        for axis in [*(a for a in self._tile_axes(load) if a not in along_x), *along_x]:
+            address = address * self.open[axis].step + offsets[axis]
+        return address
 
     # ---- local memory of a processor ----
 

@@ -23,6 +23,7 @@ from compiler.facts import (
 from compiler.ir import Node, toposort
 from compiler.optimise_matrix import Choice, choose_unit
 from compiler.plan import Grid, Plan, Shared, Tile
+from compiler.target import Target
 
 GRID_LIMITS = (1 << 24, 65535, 65535)
 """Blocks along x, y and z. An AQL packet counts threads in 32 bits, and a block has up to 256."""
@@ -266,6 +267,9 @@ DEEP = 256
 SHARED_DEPTH = 16
 """How far along a sum the tiles of its factors go that are in local memory at a time."""
 
+FEWEST_ALONG_A_SIDE = 8
+"""Threads along rows or columns of a block that shares tiles."""
+
 # Places of a thread along rows and columns, from the most reuse of a load to the most blocks.
 _PLACES = ((4, 4), (4, 2), (2, 2), (1, 2), (1, 1))
 
@@ -288,9 +292,9 @@ def _plan_contraction(facts: Facts, c: Contraction) -> Plan | None:
         block.give(longest, 1)
         block.unroll(row, _places_of(row))
     else:
-        side = 1 << (target.block_threads.bit_length() // 2)
-        block.give(c.lane_axis, 0, max(side, target.block_threads // _power_above(upper_of(row))))
-        block.give(row, 1)
+        most = max(_side(target, c.lane_axis), target.block_threads // _power_above(upper_of(row)))
+        across = block.give(c.lane_axis, 0, most)
+        block.give(row, 1, _side(target, row) if across >= FEWEST_ALONG_A_SIDE else None)
         for tall, wide in _PLACES:
             block.unroll(row, tall)
             block.unroll(c.lane_axis, wide)
@@ -302,23 +306,50 @@ def _plan_contraction(facts: Facts, c: Contraction) -> Plan | None:
     narrow_address = c.narrow.src[1]
     reduce_axes = sorted(c.reduce.src[1:], key=lambda a: -abs(facts.stride(narrow_address, a) or 0))
     inner = reduce_axes[-1]
-    shared = () if deep else _through_local_memory(facts, c, block)
-    if shared:
-        block.unroll(inner, SHARED_DEPTH)
-    else:
+    shared = () if deep else _through_local_memory(facts, c, block, reduce_axes)
+    if not shared:
         block.unroll(inner, 4 if deep or not is_static(inner) else tile_of(upper_of(inner), 4))
     return block.plan(order, order, {c.reduce: tuple(reduce_axes)}, shared)
 
 
-def _through_local_memory(facts: Facts, c: Contraction, block: _Block) -> tuple[Shared, ...]:
-    """The factors, if a block reads every element of them often enough to share it."""
+def _side(target: Target, axis: Node) -> int:
+    """Threads along a side of the square: few enough that each has four places, if at least 8."""
+    side = 1 << (target.block_threads.bit_length() // 2)
+    while side > FEWEST_ALONG_A_SIDE and upper_of(axis) < side * _PLACES[0][0]:
+        side //= 2
+    return side
+
+
+def _through_local_memory(
+    facts: Facts, c: Contraction, block: _Block, reduce_axes: Sequence[Node]
+) -> tuple[Shared, ...]:
+    """The factors, if a block reads every element of them often enough to share it.
+
+    Gives the axes of the sum, the last one first, the places that a tile of them has.
+    """
     places = math.prod(block.tiles.get(a, Tile()).unroll for a in facts.ranges)
-    (inner, *others) = c.reduce.src[1:]
-    if others or places < 8 or not is_static(inner) or upper_of(inner) < 4 * SHARED_DEPTH:
+    if places < 8 or not all(is_static(a) for a in reduce_axes):
+        return ()
+    if math.prod(upper_of(a) for a in reduce_axes) < 4 * SHARED_DEPTH:
         return ()
     for load in (c.wide, c.narrow):
         if any(facts.stride(load.src[1], axis) is None for axis in facts.depends[load]):
             return ()
+    tiles, depth = dict(block.tiles), 1
+    for axis in reversed(reduce_axes):
+        whole = upper_of(axis) * depth <= 2 * SHARED_DEPTH
+        most = upper_of(axis) if whole else max(1, SHARED_DEPTH // depth)
+        tiles[axis] = Tile(tile_of(upper_of(axis), most))
+        depth *= tiles[axis].unroll
+        if depth >= SHARED_DEPTH or not whole:
+            break
+    size_bytes = sum(
+        load.dtype.itemsize * math.prod(tiles.get(a, Tile()).step for a in facts.depends[load])
+        for load in (c.wide, c.narrow)
+    )
+    if size_bytes > facts.target.local_bytes // 2:
+        return ()
+    block.tiles.update(tiles)
     return (Shared(c.wide, c.reduce), Shared(c.narrow, c.reduce))
 
 
