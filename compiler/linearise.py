@@ -449,7 +449,8 @@ class Lineariser:
 
     def _copy_address(self, load: Node, offsets: Mapping[Node, Node]) -> Node:
         """Where in the common copy an element lies: as in memory, but threads along x last."""
-        along_x = [a for a in offsets if self.plan.tile(a).lanes > 1 and self.plan.threads[a] == 0]
+        threads = self.plan.threads or {}
+        along_x = [a for a in offsets if threads.get(a) == 0]
         address = index(0)
         for axis in [*(a for a in self._tile_axes(load) if a not in along_x), *along_x]:
             address = address * self.open[axis].step + offsets[axis]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from drivers.emulated.simt import helpers, layout
+from drivers.emulated.simt import helpers, layout, patterns
 from drivers.emulated.simt.instruction import Instruction, Operand, UnknownInstruction
 from drivers.emulated.simt.rdna_bits import EXEC, NULL
 from drivers.emulated.simt.registers import Registers
@@ -27,7 +27,7 @@ _ATOMICS |= {name: name for name in ("add", "sub", "and", "or", "xor", "inc", "d
 
 @functools.cache
 def _place(function: str) -> int:
-    return layout.CONTEXT_FUNCTIONS + 8 * helpers.exports().index(function)
+    return layout.CONTEXT_FUNCTIONS + 8 * patterns.exports().index(function)
 
 
 def kind_of(instruction: Instruction) -> int | None:
@@ -54,6 +54,9 @@ class MemoryAccess(Registers):
     slots: dict[int, int]
     generation: str
     now: Instruction
+    patterns: dict[tuple[str, int, int], str]
+    """Of a block's offsets, by their value, the elements' size and the half of the wave: what a
+    load is told that knows how they lie."""
 
     def refuse(self, why: str = "is not translated yet") -> UnknownInstruction:
         """The error that names the instruction at hand."""
@@ -237,6 +240,29 @@ class MemoryAccess(Registers):
             for same, type in zip(zip(*parts, strict=True), results, strict=True)
         ]
 
+    def _load_known(
+        self, kind: str, results: list[str], base: Value, offsets: Value
+    ) -> list[Value]:
+        """A load of a full wave, with the pattern of its offsets found once in a block."""
+        pointer, size = self.helper_address(f"load_{kind}_known"), helpers.LOADS[kind][0]
+        parts = []
+        for part in range(self.wave_size // helpers.LANES):
+            key = (offsets.text, size, part)
+            if key not in self.patterns:
+                given = self._part(offsets, part)
+                search = self.helper_address(f"pattern_{size}")
+                found = self.emit(f"call {patterns.PATTERN} {search}({given})")
+                number = self.emit(f"extractvalue {patterns.PATTERN} {found}, 0")
+                leaders = self.emit(f"extractvalue {patterns.PATTERN} {found}, 1")
+                known = f"{given}, i32 {number}, {patterns.LEADERS} {leaders}"
+                self.patterns[key] = known
+            where = f"ptr %context, ptr {self._slot()}, i64 {base.text}, {self.patterns[key]}"
+            parts.append(self._outcome(f"{pointer}({where})", results))
+        return [
+            self._joined(same, type)
+            for same, type in zip(zip(*parts, strict=True), results, strict=True)
+        ]
+
     def _outcome(self, call: str, results: list[str]) -> list[str]:
         types = [llvm_type(type, helpers.LANES) for type in results]
         if not types:
@@ -274,9 +300,11 @@ class MemoryAccess(Registers):
         kind = word.removeprefix("d16_").removeprefix("hi_").removesuffix("_d16_hi")
         kind = kind.removesuffix("_d16")
         kind = {"b16": "u16", "b8": "u8"}.get(kind, kind)
-        values = self._call(
-            f"load_{kind}_{where[0]}", ["u32"] * helpers.LOADS[kind][1], where[1], lanes
-        )
+        results = ["u32"] * helpers.LOADS[kind][1]
+        if where[0] == "offset" and self.exec_full and lanes is None:
+            values = self._load_known(kind, results, *where[1])
+        else:
+            values = self._call(f"load_{kind}_{where[0]}", results, where[1], lanes)
         if lanes is not None:
             values = [lanes.select(value, value.like(0)) for value in values]
         if "d16" in word:

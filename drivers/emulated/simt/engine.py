@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from compiler.llvm import host_target
-from drivers.emulated.simt import function, helpers, jit, layout, runner
+from drivers.emulated.simt import function, jit, layout, patterns, runner
 from drivers.emulated.simt.architecture import Architecture, architecture
 from drivers.emulated.simt.program import Program, read_program
 from drivers.system import System
@@ -154,10 +154,10 @@ class Engine:
         """Maps the helpers, at first use."""
         if self._functions:
             return
-        names = helpers.exports()
+        names = patterns.exports()
 
         def make() -> str:
-            parts = [helpers.text(), runner.text(host_target().arch), _table(names)]
+            parts = [patterns.text(), runner.text(host_target().arch), _table(names)]
             return "\n".join(parts)
 
         image, offset = jit.compile_cached(b"helpers", "export", make, short=False)

@@ -77,7 +77,8 @@ def result_type(registers: int) -> str:
     return VECTOR if registers == 1 else "{" + ", ".join([VECTOR] * registers) + "}"
 
 
-def _vector(values: Iterator[int] | range, type: str) -> str:
+def listed(values: Iterator[int] | range, type: str) -> str:
+    """A constant vector of integers."""
     return "<" + ", ".join(f"{type} {value}" for value in values) + ">"
 
 
@@ -225,7 +226,7 @@ def _prologue(form: str, size: int, zero: str) -> str:
     else:
         type, element = "i64", "%wide"
     vector = f"<{lanes} x {type}>"
-    steps = _vector(range(0, lanes * size, size), type)
+    steps = listed(range(0, lanes * size, size), type)
     text = f"""
 entry:
   %buffer = alloca [{lanes} x [4 x i32]], align 64
@@ -298,7 +299,7 @@ look:
 """
 
 
-def _bounds(size: int) -> str:
+def bounds(size: int) -> str:
     """For scattered addresses: %good tells whether all active lanes lie in the slot's range."""
     splat = f"{WIDE} poison, <{LANES} x i32> zeroinitializer"
     return f"""
@@ -331,12 +332,12 @@ def _extend(kind: str, element: str, value: str, result: str) -> str:
 
 def _repeated_mask(registers: int) -> str:
     count = LANES * registers
-    places = _vector((i // registers for i in range(count)), "i32")
+    places = listed((i // registers for i in range(count)), "i32")
     return f"  %wide.mask = shufflevector {MASK} %mask, {MASK} poison, <{count} x i32> {places}\n"
 
 
 def _strided(registers: int, j: int) -> str:
-    return _vector(range(j, LANES * registers, registers), "i32")
+    return listed(range(j, LANES * registers, registers), "i32")
 
 
 def _make(values: list[str]) -> str:
@@ -358,8 +359,8 @@ def _groups(form: str, size: int, lanes: int, otherwise: str) -> str:
     """
     type, element = ("i32", "%offsets") if form == "offset" else ("i64", "%wide")
     vector, count, g = f"<{LANES} x {type}>", LANES // lanes, f"g{lanes}"
-    leaders = _vector((lane // lanes * lanes for lane in range(LANES)), "i32")
-    steps = _vector((lane % lanes * size for lane in range(LANES)), type)
+    leaders = listed((lane // lanes * lanes for lane in range(LANES)), "i32")
+    steps = listed((lane % lanes * size for lane in range(LANES)), type)
     text = f"""group.{lanes}:
   %{g}.leaders = shufflevector {vector} {element}, {vector} poison, {VECTOR} {leaders}
   %{g}.delta = sub {vector} {element}, %{g}.leaders
@@ -391,7 +392,7 @@ grouped.{lanes}:
 """
 
 
-def _gathered_groups(kind: str, lanes: int) -> str:
+def gathered_groups(kind: str, lanes: int) -> str:
     """Loads for both patterns of `_groups`."""
     _, registers, element = LOADS[kind]
     count, g, each = LANES // lanes, f"g{lanes}", lanes * registers
@@ -405,7 +406,7 @@ def _gathered_groups(kind: str, lanes: int) -> str:
             name = f"%{g}.j{number}"
             number += 1
             text += (f"  {name} = shufflevector <{width} x {element}> {low}, <{width} x {element}>"
-                     f" {high}, <{2 * width} x i32> {_vector(range(2 * width), 'i32')}\n")
+                     f" {high}, <{2 * width} x i32> {listed(range(2 * width), 'i32')}\n")
             joined.append(name)
         parts, width = joined, 2 * width
     names = []
@@ -421,7 +422,7 @@ def _gathered_groups(kind: str, lanes: int) -> str:
         names.append(name)
     text += _make(names) + f"same.{lanes}:\n"
     names = []
-    spread = _vector((lane // lanes for lane in range(LANES)), "i32")
+    spread = listed((lane // lanes for lane in range(LANES)), "i32")
     for j in range(registers):
         before = "poison"
         for k in range(count):
@@ -437,6 +438,25 @@ def _gathered_groups(kind: str, lanes: int) -> str:
         text += (f"  %{g}.t{j} = shufflevector {VECTOR} {before}, {VECTOR} poison, "
                  f"{VECTOR} {spread}\n")
         names.append(f"%{g}.t{j}")
+    return text + _make(names)
+
+
+def gather(kind: str) -> str:
+    """Loads from all addresses, which have passed `bounds`."""
+    _, registers, element = LOADS[kind]
+    gathered = f"<{LANES} x {element}>"
+    text, names = "gather:\n", []
+    for j in range(registers):
+        text += f"  %g{j}.p = getelementptr i8, {POINTERS} %pointers, i64 {4 * j}\n"
+        text += (
+            f"  %g{j}.v = call {gathered} @llvm.masked.gather.v{LANES}{element}.v{LANES}p0("
+            f"{POINTERS} %g{j}.p, i32 1, {MASK} %mask, {gathered} zeroinitializer)\n"
+        )
+        if element != "i32":
+            text += _extend(kind, element, f"%g{j}.v", f"%g{j}")
+            names.append(f"%g{j}")
+        else:
+            names.append(f"%g{j}.v")
     return text + _make(names)
 
 
@@ -496,24 +516,11 @@ def load(kind: str, form: str) -> str:
         names.append(f"%o{j}")
     text += _make(names)
     # groups, as blocks of two dimensions have them
-    text += _groups(form, size, 16, "group.8") + _gathered_groups(kind, 16)
-    text += _groups(form, size, 8, "scattered") + _gathered_groups(kind, 8)
+    text += _groups(form, size, 16, "group.8") + gathered_groups(kind, 16)
+    text += _groups(form, size, 8, "scattered") + gathered_groups(kind, 8)
     # anything
-    text += "scattered:\n" + _bounds(size) + "  br i1 %good, label %gather, label %slowly\n"
-    text += "gather:\n"
-    names = []
-    for j in range(registers):
-        text += f"  %g{j}.p = getelementptr i8, {POINTERS} %pointers, i64 {4 * j}\n"
-        text += (
-            f"  %g{j}.v = call {gathered} @llvm.masked.gather.v{LANES}{element}.v{LANES}p0("
-            f"{POINTERS} %g{j}.p, i32 1, {MASK} %mask, {gathered} zeroinitializer)\n"
-        )
-        if element != "i32":
-            text += _extend(kind, element, f"%g{j}.v", f"%g{j}")
-            names.append(f"%g{j}")
-        else:
-            names.append(f"%g{j}.v")
-    text += _make(names)
+    text += "scattered:\n" + bounds(size) + "  br i1 %good, label %gather, label %slowly\n"
+    text += gather(kind)
     text += f"""slowly:
   store {WIDE} %addresses, ptr %list
   call void @clear(ptr %buffer)
@@ -550,16 +557,16 @@ def store(kind: str, form: str) -> str:
     elif registers > 1:
         pairs = 2 if registers == 2 else 4
         text += "  %p0 = shufflevector {0} %d0, {0} %d1, <64 x i32> {1}\n".format(
-            VECTOR, _vector(range(64), "i32"))
+            VECTOR, listed(range(64), "i32"))
         wide = "%p0"
         if pairs == 4:
             fourth = "%d3" if registers == 4 else "poison"
             text += "  %p1 = shufflevector {0} %d2, {0} {2}, <64 x i32> {1}\n".format(
-                VECTOR, _vector(range(64), "i32"), fourth)
+                VECTOR, listed(range(64), "i32"), fourth)
             text += ("  %p2 = shufflevector <64 x i32> %p0, <64 x i32> %p1, <128 x i32> "
-                     f"{_vector(range(128), 'i32')}\n")
+                     f"{listed(range(128), 'i32')}\n")
             wide = "%p2"
-        places = _vector(
+        places = listed(
             (i % registers * LANES + i // registers for i in range(count)), "i32"
         )
         source = f"<{32 * pairs} x i32>"
@@ -576,7 +583,7 @@ def store(kind: str, form: str) -> str:
         f"  call void @llvm.masked.store.v{count}{element}.p0({block} {joined}, "
         f"ptr %start.pointer, i32 1, <{count} x i1> {wide_mask})\n  ret void\n"
     )
-    text += "scattered:\n" + _bounds(size) + "  br i1 %good, label %scatter, label %slowly\n"
+    text += "scattered:\n" + bounds(size) + "  br i1 %good, label %scatter, label %slowly\n"
     text += "scatter:\n"
     for j in range(registers):
         value = f"%d{j}"
