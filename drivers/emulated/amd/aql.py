@@ -72,6 +72,10 @@ class AqlEngine(ComputeEngine):
             properties.write_pointer_address - hsa.struct_amd_queue_s.write_dispatch_id.offset
         )
 
+    def xcc_count(self, gpu: Gpu) -> int:
+        """Firmware hands each packet to all of them."""
+        return gpu.board.num_xcc
+
     def report_read_pointer(self) -> None:
         """AQL read indices are 64 bits, in packets."""
         self.read_index.value = self.read

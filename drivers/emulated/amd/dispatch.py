@@ -59,6 +59,16 @@ class Launch(NamedTuple):
     scratch_register: int = -1
 
 
+class Share(NamedTuple):
+    """Which workgroups of a grid one XCC does (COMPUTE_TG_CHUNK_SIZE 1, as the kernel sets it)."""
+
+    first: int
+    every: int
+
+
+ALL = Share(0, 1)
+
+
 def scratch_register(second: int, first_free: int) -> int:
     """Which scalar register receives a wave's offset in scratch, by RSRC2; -1 for none.
 
@@ -91,10 +101,10 @@ class Registers:
             for name, (offset, segment) in table.REGISTERS.items()
             if name.startswith("COMPUTE_")
         }
-        self.values = engine.registers
+        self.engine = engine
 
     def __getitem__(self, name: str) -> int:
-        return self.values.get(self.numbers[f"COMPUTE_{name}"], 0)
+        return self.engine.registers.get(self.numbers[f"COMPUTE_{name}"], 0)
 
     def axes(self, name: str) -> tuple[int, int, int]:
         """The registers of a name for x, y and z."""
@@ -110,10 +120,24 @@ class Dispatcher:
         self.registers = Registers(engine)
         self.ranges: tuple[Any, ...] = ()
         self.ranges_generation = -1
-        self.held: list[Launch] = []  # begun as far as packets know
+        self.held: list[tuple[Launch, Share]] = []  # begun as far as packets know
 
     def run(self, x: int, y: int, z: int, initiator: int) -> None:
-        """Runs a grid of workgroups to its end. Raises BadPacket, GpuFault."""
+        """Runs a grid of workgroups to its end, each XCC its share. Raises BadPacket, GpuFault."""
+        engine, launches = self.engine, {}
+        for xcc in engine.chosen_xccs():
+            engine.registers = engine.banks[xcc]
+            launches[Share(xcc, len(engine.banks))] = self._described(x, y, z, initiator)
+        engine.registers = engine.banks[0]
+        if len(launches) == len(engine.banks) and len(set(launches.values())) == 1:
+            launches = {ALL: launches.popitem()[1]}  # as if one did it
+        for share, launch in launches.items():
+            if engine.schedule.holds_back():
+                self.held.append((launch, share))
+            else:
+                self.launch(launch, share)
+
+    def _described(self, x: int, y: int, z: int, initiator: int) -> Launch:
         registers = self.registers
         if not get(initiator, INITIATOR_SHADER_EN):
             raise BadPacket(f"DISPATCH: initiator {initiator:#x} enables no shader")
@@ -128,17 +152,13 @@ class Dispatcher:
             x, y, z = (size // count for size, count in zip(grid, threads, strict=True))
         if any(registers.axes("START")) and not get(initiator, INITIATOR_FORCE_START_AT_000):
             raise BadPacket(f"DISPATCH: a grid that starts at {registers.axes('START')}")
-        launch = self._from_registers((x, y, z), (threads[0], threads[1], threads[2]), initiator)
-        if self.engine.schedule.holds_back():
-            self.held.append(launch)
-        else:
-            self.launch(launch)
+        return self._from_registers((x, y, z), (threads[0], threads[1], threads[2]), initiator)
 
     def finish(self) -> None:
         """Runs what was held back. Raises BadPacket, GpuFault."""
         held, self.held = self.held, []
-        for launch in self.engine.schedule.shuffled(held):
-            self.launch(launch)
+        for launch, share in self.engine.schedule.shuffled(held):
+            self.launch(launch, share)
 
     def _from_registers(
         self, grid: tuple[int, int, int], block: tuple[int, int, int], initiator: int
@@ -163,7 +183,7 @@ class Dispatcher:
             scratch_register=scratch_register(second, count),
         )
 
-    def launch(self, launch: Launch) -> None:
+    def launch(self, launch: Launch, share: Share = ALL) -> None:
         """Runs a grid to its end. Raises BadPacket, GpuFault."""
         from drivers.emulated.simt.engine import Dispatch
 
@@ -177,7 +197,7 @@ class Dispatcher:
             launch = launch._replace(group_ids=ARCHITECTED_GROUP_IDS)
         caches = self.engine.caches
         with caches.grid():
-            for part in self._parts(launch.grid[0] * launch.grid[1] * launch.grid[2]):
+            for part in self._parts(launch.grid[0] * launch.grid[1] * launch.grid[2], share):
                 with caches.waves():
                     fault = self.engine.process.simt().run(Dispatch(
                         memory=self._memory(), groups=part, gfx=board.name,
@@ -187,12 +207,16 @@ class Dispatcher:
                 if fault is not None:
                     self._report(fault)
 
-    def _parts(self, count: int) -> Iterator[tuple[int, int]]:
+    def _parts(self, count: int, share: Share) -> Iterator[tuple[int, int]]:
         """The parts of a grid in the order of the schedule, each when its turn comes."""
         schedule = self.engine.schedule
-        for first, end in schedule.slices(count) if count else ():
-            schedule.step(self.engine, f"workgroups {first} to {end - 1}")
-            yield first, end
+        mine = range(share.first, count, share.every)
+        for first, end in schedule.slices(len(mine)) if mine else ():
+            schedule.step(self.engine, f"workgroups {mine[first]} to {mine[end - 1]}")
+            if share.every == 1:
+                yield first, end
+            else:
+                yield from ((group, group + 1) for group in mine[first:end])
 
     def _scratch(self, second: int, wave_size: int) -> int:
         """Bytes of scratch for a lane; its memory must be mapped, if unused by the translator.

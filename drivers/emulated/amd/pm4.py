@@ -1,8 +1,8 @@
 """The compute engine: PM4 packets, decoded and done (nvd.h, soc15d.h, kfdtest's packet structs).
 
 The engine does a packet to its end before it looks at the next one. What ACQUIRE_MEM and
-RELEASE_MEM do to caches shows in strict mode only. The XCCs that share a queue go in step: a packet
-is done once for all of them, an atomic once for each.
+RELEASE_MEM do to caches shows in strict mode only. The XCCs that share an AQL queue go in step:
+each does a packet, with registers of its own, before any does the next, and its share of a grid.
 """
 
 from __future__ import annotations
@@ -136,6 +136,9 @@ CACHE_PACKETS = {
 """By whether the board's packets are those of gfx10 and later (nvd.h), or soc15d.h's."""
 
 UNNOTICED = {*SPACES, nv.PACKET3_INDIRECT_BUFFER}  # by other queues
+SHARED = {  # handed to all chosen XCCs at once
+    nv.PACKET3_INDIRECT_BUFFER, nv.PACKET3_DISPATCH_DIRECT, nv.PACKET3_DISPATCH_INDIRECT,
+}
 
 
 def _actions(word: int, table: dict[int, Action]) -> Action:
@@ -163,10 +166,11 @@ class ComputeEngine(Engine):
         self.read_pointer = ctypes.c_uint32.from_address(
             self.memory.place(properties.read_pointer_address)
         )
-        self.registers: dict[int, int] = {}
+        self.banks: list[dict[int, int]] = [{} for _ in range(self.xcc_count(gpu))]
+        self.registers = self.banks[0]  # those of the XCC that does a packet
         self.dispatcher = Dispatcher(self)
         self.depth = 0  # of indirect buffers
-        self.every_xcc = self.chosen = (1 << gpu.board.num_xcc) - 1
+        self.chosen = (1 << len(self.banks)) - 1  # XCCs that do packets
         self.chained: Words | None = None
         modern = gpu.board.modern_cache_packets
         self.cache_packets = CACHE_PACKETS[modern]
@@ -202,6 +206,14 @@ class ComputeEngine(Engine):
                 ("INDIRECT_BUFFER", (3,), plain["INDIRECT_BUFFER"], self._indirect_buffer),
         }
         self.write_data_masks = field_masks(PACKETS["WRITE_DATA"])
+
+    def xcc_count(self, gpu: Gpu) -> int:
+        """How many XCCs take its packets: a PM4 queue lives on one (kfd_mqd_manager_v9.c)."""
+        return 1
+
+    def chosen_xccs(self) -> list[int]:
+        """The numbers of those that do the packet at hand."""
+        return [xcc for xcc in range(len(self.banks)) if self.chosen >> xcc & 1]
 
     # The ring.
 
@@ -303,7 +315,13 @@ class ComputeEngine(Engine):
             check_reserved(name, words, masks)
         if opcode not in UNNOTICED:
             self.schedule.step(self, name)
-        handler(words)
+        if opcode in SHARED:
+            handler(words)
+            return
+        for xcc in self.chosen_xccs():
+            self.registers = self.banks[xcc]
+            handler(words)
+        self.registers = self.banks[0]
 
     # Registers and dispatches.
 
@@ -316,8 +334,6 @@ class ComputeEngine(Engine):
         values = words[2:]
         if not values or low + offset + len(values) > high:
             raise BadPacket(f"SET register: {len(values)} from {low + offset:#x}, end {high:#x}")
-        if not self.chosen & 1:
-            return  # the first XCC's registers stand for all
         for number, value in enumerate(values, low + offset):
             self.registers[number] = value
 
@@ -443,10 +459,9 @@ class ComputeEngine(Engine):
         if operation != TC_OP_ATOMIC_SUB_64:
             raise BadPacket(f"ATOMIC_MEM: operation {operation:#x} is not modelled")
         address = _wide(words, 2)
-        for _ in range(self.chosen.bit_count()):
-            with self.process.atomics:
-                value = self._load(address, 8, "ATOMIC_MEM") - _wide(words, 4)
-                self.memory.store(address, value, 8)
+        with self.process.atomics:
+            value = self._load(address, 8, "ATOMIC_MEM") - _wide(words, 4)
+            self.memory.store(address, value, 8)
         self.native.notify()
 
     def _dma_data(self, words: Words) -> None:
