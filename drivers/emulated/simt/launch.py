@@ -1,0 +1,57 @@
+"""A launch of NVIDIA's machine code, as a QMD and the compute class's state describe it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from drivers.emulated.simt.engine import LOOP_BUDGET, Engine, Fault, MemoryRange
+from drivers.emulated.simt.instruction import UnknownInstruction
+
+
+class ConstantBank(NamedTuple):
+    """What one constant bank shows: a range of guest memory, to be read."""
+
+    address: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A grid. Blocks, threads and addresses are as the QMD names them; nothing is worked out."""
+
+    architecture: str
+    """`sm_75`, `sm_89`, `sm_90`: says what instructions mean."""
+    entry: int
+    """Guest address of the first instruction (PROGRAM_ADDRESS)."""
+    grid: tuple[int, int, int]
+    """Blocks (CTA_RASTER_WIDTH, HEIGHT, DEPTH; GRID_WIDTH … in V4)."""
+    block: tuple[int, int, int]
+    """Threads of a block (CTA_THREAD_DIMENSION0, 1, 2)."""
+    memory: tuple[MemoryRange, ...]
+    """Guest addresses that may be touched; what lies in no range is a fault."""
+    constant_banks: Mapping[int, ConstantBank] = field(default_factory=dict)
+    """The valid banks by number. Beyond a bank's size a read gives 0."""
+    registers: int = 255
+    """REGISTER_COUNT: an instruction that names a higher one is an error."""
+    barriers: int = 16
+    """BARRIER_COUNT."""
+    shared_bytes: int = 0
+    """SHARED_MEMORY_SIZE: of a block."""
+    local_bytes: int = 0
+    """SHADER_LOCAL_MEMORY_LOW_SIZE and HIGH_SIZE: of a thread."""
+    shared_window: int = 0
+    """Generic addresses from here on, 16 MiB of them, are shared memory."""
+    local_window: int = 0
+    """Generic addresses from here on, 16 MiB of them, are the thread's local memory."""
+    groups: tuple[int, int] | None = None
+    """The first block and the end of those to be run, in the order x, y, z; None for all."""
+    loop_budget: int = LOOP_BUDGET
+
+
+def run(engine: Engine, launch: Launch) -> Fault | None:
+    """Runs a grid to its end, or tells why it ended early. Raises UnknownInstruction."""
+    raise UnknownInstruction(
+        f"Machine code of {launch.architecture} is not translated.", operation="translate"
+    )
