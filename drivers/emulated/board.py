@@ -7,6 +7,7 @@ whichever is first. Each thread of the program that calls has a socket, and a th
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import resource
 import select
@@ -16,13 +17,14 @@ import sys
 import threading
 from collections.abc import Callable
 
-from drivers.emulated.model import Call, Model, OpenFile
+from drivers.emulated.model import Call, Model, OpenFile, Program
 from drivers.emulated.protocol import (
     ACTION,
     ARRAY,
     FILE,
     IOCTL_REQUEST,
     MMAP_REQUEST,
+    NUMBER,
     OPEN_REQUEST,
     Connection,
     Disconnected,
@@ -140,9 +142,12 @@ class Server:
         return [], ()
 
     def _ioctl(self, connection: Connection, parts: list[bytes]) -> Answer:
-        number, request, alias = IOCTL_REQUEST.unpack(parts[0])
+        number, request, alias, address = IOCTL_REQUEST.unpack(parts[0])
         file = self._file(number)
-        call = Call(request, bytearray(parts[1]), alias=alias - 1 if alias else None)
+        call = Call(
+            request, bytearray(parts[1]), Program(connection, self.files), address,
+            alias=alias - 1 if alias else None,
+        )
         if file.waits(request):
             self.busy.discard(connection)
         arrays, files = int.from_bytes(parts[2], "little"), parts[3:]
@@ -166,8 +171,8 @@ class Server:
 
     def _mmap(self, connection: Connection, parts: list[bytes]) -> Answer:
         number, size_bytes, protection, flags, offset = MMAP_REQUEST.unpack(parts[0])
-        self._file(number).mmap(size_bytes, protection, flags, offset)
-        return [], ()
+        place = self._file(number).mmap(size_bytes, protection, flags, offset)
+        return [NUMBER.pack(place)], ()
 
     def _files(self, connection: Connection, parts: list[bytes]) -> Answer:
         answer: list[bytes] = []
@@ -210,11 +215,8 @@ def main(arguments: list[str]) -> None:
         return
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program
-    if vendor != "amd":
-        raise SystemExit(f"no model of {vendor}")
-    from drivers.emulated.amd.machine import Machine
-
-    model = Machine(description, int(bell), int(program))
+    machine = importlib.import_module(f"drivers.emulated.{vendor}.machine")
+    model: Model = machine.Machine(description, int(bell), int(program))
     server = Server(model)
     ended = threading.Event()
     reading, writing = os.pipe()

@@ -8,15 +8,49 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from drivers.emulated.protocol import Action
+from drivers.emulated.protocol import FILE, NUMBER, RANGE, Action, Connection, Operation
+
+
+class Program:
+    """The program whose ioctl waits: its memory and its descriptors. Raises OSError(EFAULT)."""
+
+    def __init__(self, connection: Connection, files: dict[int, OpenFile]) -> None:
+        self.connection, self.files = connection, files
+
+    def _ask(self, operation: Operation, *parts: bytes) -> bytes:
+        answer, _, error = self.connection.ask(operation, list(parts))
+        if error:
+            raise OSError(error, answer[0].decode() if answer else os.strerror(error))
+        return answer[0]
+
+    def read(self, address: int, size_bytes: int) -> bytearray:
+        """Bytes of the program's memory."""
+        return bytearray(self._ask(Operation.READ, RANGE.pack(address, size_bytes)))
+
+    def write(self, address: int, content: bytes | bytearray) -> None:
+        """Writes into the program's memory."""
+        self._ask(Operation.WRITE, RANGE.pack(address, len(content)), bytes(content))
+
+    def file(self, descriptor: int) -> OpenFile | None:
+        """What a descriptor of the program leads to, if it is one of this board's nodes."""
+        answer = self._ask(Operation.FIND, FILE.pack(0, descriptor & 0xFFFFFFFF))
+        return self.files.get(FILE.unpack(answer)[1])
+
+    def shared(self, address: int, size_bytes: int) -> int | None:
+        """The backing offset of memory that is shared already; None if it is not."""
+        answer = self._ask(Operation.SHARED, RANGE.pack(address, size_bytes))
+        known: int = NUMBER.unpack(answer)[0]
+        return known - 1 if known else None
 
 
 @dataclass
 class Call:
-    """One ioctl as it arrived. The model changes `argument` and `arrays` in place."""
+    """One ioctl as it arrived. The model changes `argument` and `arrays` in place, or asks."""
 
     request: int
     argument: bytearray
+    program: Program
+    address: int = 0  # of the argument, in the program
     arrays: dict[int, bytearray] = field(default_factory=dict)  # by the pointer's offset
     files: dict[int, OpenFile | None] = field(default_factory=dict)  # by the descriptor's offset
     alias: int | None = None  # backing offset of user memory that is shared already
@@ -49,8 +83,8 @@ class OpenFile(ABC):
         return False
 
     @abstractmethod
-    def mmap(self, size_bytes: int, protection: int, flags: int, offset: int) -> None:
-        """Says whether a mapping is allowed, by raising OSError if not."""
+    def mmap(self, size_bytes: int, protection: int, flags: int, offset: int) -> int:
+        """Where in the descriptor a mapping lies. Raises OSError if it is not allowed."""
 
     @abstractmethod
     def close(self) -> None:
@@ -72,7 +106,7 @@ class TextFile(OpenFile):
         """Open for reading, at the start."""
         return self._descriptor
 
-    def mmap(self, size_bytes: int, protection: int, flags: int, offset: int) -> None:
+    def mmap(self, size_bytes: int, protection: int, flags: int, offset: int) -> int:
         """sysfs is not mapped."""
         raise OSError(errno.ENODEV, "sysfs is not mapped")
 

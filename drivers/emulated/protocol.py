@@ -26,10 +26,16 @@ class Operation(enum.IntEnum):
     OPEN = 3  # path, flags → file number and a descriptor
     CLOSE = 4  # file number
     IOCTL = 5  # file number, request, argument, arrays, files, aliases → the same, actions
-    MMAP = 6  # file number, size, protection, flags, offset
+    MMAP = 6  # file number, size, protection, flags, offset → where it lies in the descriptor
     FILES = 7  # → every file that stands in sysfs, with its content
     LOG = 8  # → why engines stopped, a line each
     SCHEDULE = 9  # → what engines have done in which order, a line each
+
+    # What a board asks of the program, while an ioctl of it waits for its answer.
+    READ = 10  # address, size → bytes
+    WRITE = 11  # address; bytes
+    FIND = 12  # a descriptor → file number, 0 for none of the board's
+    SHARED = 13  # address, size → backing offset of user memory + 1, 0 if it is not shared yet
 
 
 class Action(enum.IntEnum):
@@ -40,12 +46,15 @@ class Action(enum.IntEnum):
     STORE_DESCRIPTOR = 3  # write the number of a received descriptor into the argument
 
 
-IOCTL_REQUEST = struct.Struct("<IIQ")  # file number, request, alias: backing offset + 1, or 0
+# File number, request, alias (backing offset + 1, or 0), address of the argument.
+IOCTL_REQUEST = struct.Struct("<IIQQ")
 ACTION = struct.Struct("<IIQQQ")  # action, GPU index, address, size_bytes, backing offset
 ARRAY = struct.Struct("<I")  # offset of the pointer in the argument; the array's bytes follow
 FILE = struct.Struct("<II")  # offset of the descriptor in the argument, file number or 0
 OPEN_REQUEST = struct.Struct("<I")  # flags; the path follows
 MMAP_REQUEST = struct.Struct("<IQIIQ")  # file number, size_bytes, protection, flags, offset
+RANGE = struct.Struct("<QQ")  # address, size_bytes
+NUMBER = struct.Struct("<Q")
 
 
 class Disconnected(Exception):

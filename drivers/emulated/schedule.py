@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from drivers.emulated.native import NOT_EQUAL, Native
 
 if TYPE_CHECKING:
-    from drivers.emulated.amd.engine import Engine
+    from drivers.emulated.engine import Engine
 
 Item = TypeVar("Item")
 
@@ -97,16 +97,16 @@ class Schedule:
 
     def doorbell(self, engine: Engine, seen: int) -> int:
         """Waits for a doorbell other than `seen`. Raises Stopped."""
-        address = engine.properties.doorbell_address
         while not engine.halted:
-            result = self.native.wait_memory(
-                self.native.configuration, address, 8, FULL_MASK, NOT_EQUAL, seen,
-                engine.stop_address, SPINS, NAP_NS, NAP_MOST_NS, ROUNDS,
-            )
-            if result == 1:
+            if engine.rung() != seen:
                 engine.active.wait()
-                if not engine.halted:
-                    return engine.doorbell.value
+                if engine.halted:
+                    break
+                return engine.rung()
+            self.native.wait_memory(
+                self.native.configuration, *engine.listen(seen),
+                engine.stop_address, SPINS, NAP_NS, NAP_MOST_NS, engine.doorbell_rounds,
+            )
         raise Stopped
 
     def wait(self, engine: Engine, any_of: list[Comparison]) -> None:
@@ -201,7 +201,7 @@ class SeededSchedule(Schedule):
     def join(self, engine: Engine) -> None:
         """Priorities follow from the order in which queues were created."""
         self.joined += 1
-        drawn = random.Random(f"tinyhw {self.seed} {engine.gpu.index} {self.joined}").random()
+        drawn = random.Random(f"tinyhw {self.seed} {engine.gpu_index} {self.joined}").random()
         priority = {0: -float(self.joined), 1: float(self.joined)}.get(self.seed, drawn)
         with self.lock:
             self.seats[engine] = _Seat(engine, priority)
@@ -319,7 +319,7 @@ class SeededSchedule(Schedule):
     def _look(self) -> tuple[int, ...]:
         with self.lock:
             for seat in self.seats.values():
-                seat.rung = seat.engine.doorbell.value
+                seat.rung = seat.engine.rung()
             return tuple(seat.rung for seat in self.seats.values())
 
     def _until_there_is_work(self) -> None:

@@ -15,9 +15,10 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from drivers.emulated.amd import marshal
+from drivers.emulated.amd import marshal as amd_marshal
 from drivers.emulated.native import make_kick, own_bell
 from drivers.emulated.protocol import (
     ACTION,
@@ -25,7 +26,9 @@ from drivers.emulated.protocol import (
     FILE,
     IOCTL_REQUEST,
     MMAP_REQUEST,
+    NUMBER,
     OPEN_REQUEST,
+    RANGE,
     Action,
     Connection,
     Disconnected,
@@ -41,7 +44,10 @@ from drivers.system import (
 
 DEFAULT_BOARD = "gfx1100"
 PREFIXES = ("/dev/kfd", "/dev/dri/", "/sys/class/kfd/", "/sys/devices/virtual/kfd/",
-            "/sys/class/drm/")
+            "/sys/class/drm/", "/dev/nvidia", "/proc/driver/nvidia/")
+VENDORS = {"gfx": "amd", "sm_": "nv"}  # by how the names of boards begin
+# What goes along with an ioctl; boards of other vendors ask for what they want to see.
+MARSHALS = {"amd": amd_marshal}
 END_TIMEOUT_S = 5.0
 
 # Run by a bare interpreter: the caller's module search path, then the board.
@@ -64,14 +70,14 @@ class _Open:
 class _Process:
     """The board's process and the sockets to it."""
 
-    def __init__(self, description: str, start: str) -> None:
+    def __init__(self, description: str, vendor: str, start: str) -> None:
         ours, theirs = socket.socketpair()
         bell = own_bell().descriptor
         paths = [os.path.abspath(path or os.curdir) for path in sys.path]
         with ours, theirs:
             self.child = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", start, str(theirs.fileno()),
-                 str(os.getpid()), str(bell), "amd", description, json.dumps(paths)],
+                 str(os.getpid()), str(bell), vendor, description, json.dumps(paths)],
                 pass_fds=[theirs.fileno(), bell], stdin=subprocess.DEVNULL,
             )
             self.control = Connection(socket.socket(fileno=os.dup(ours.fileno())))
@@ -79,19 +85,30 @@ class _Process:
         self.lock = threading.Lock()
 
     def ask(
-        self, operation: int, parts: list[bytes]
+        self, operation: int, parts: list[bytes], serve: Callable[[int, list[bytes]], bytes]
     ) -> tuple[list[bytes], list[int], int]:
-        """Asks the board, on a socket that no other thread uses meanwhile."""
+        """Asks the board, on a socket that no other thread uses meanwhile.
+
+        What the board asks before it answers, `serve` answers, or raises OSError.
+        """
         with self.lock:
             connection = self.idle.pop() if self.idle else self._connect()
         try:
-            answer = connection.ask(operation, parts)
+            connection.send(operation, parts)
+            while True:
+                asked, answer, descriptors, error = connection.receive()
+                if asked == operation:
+                    break
+                try:
+                    connection.send(asked, [serve(asked, answer)])
+                except OSError as failure:
+                    connection.send(asked, [str(failure).encode()], error=failure.errno or 5)
         except BaseException:
             connection.close()
             raise
         with self.lock:
             self.idle.append(connection)
-        return answer
+        return answer, descriptors, error
 
     def _connect(self) -> Connection:
         ours, theirs = socket.socketpair()
@@ -143,6 +160,7 @@ class EmulatedSystem(StackedSystem):
             self.description += f",seed={seed}"
         if strict:
             self.description += ",strict"
+        self.vendor = VENDORS.get(description[:3], "amd")
         self.start = START
         self.lock = threading.RLock()
         self.process: _Process | None = None
@@ -157,9 +175,9 @@ class EmulatedSystem(StackedSystem):
     def _board(self) -> _Process:
         if self.process is not None:
             return self.process
-        process = _Process(self.description, self.start)
+        process = _Process(self.description, self.vendor, self.start)
         try:
-            _, self.shared, _ = process.ask(Operation.HELLO, [])
+            _, self.shared, _ = process.ask(Operation.HELLO, [], self._serve)
         except Disconnected as failure:
             process.end()
             raise OSError(errno.ENODEV, "the emulated board did not start") from failure
@@ -173,7 +191,7 @@ class EmulatedSystem(StackedSystem):
         with self.lock:
             process = self._board()
         try:
-            return process.ask(operation, parts)
+            return process.ask(operation, parts, self._serve)
         except Disconnected as failure:
             raise OSError(errno.ENODEV, f"the emulated board has gone: {failure}") from failure
 
@@ -185,6 +203,22 @@ class EmulatedSystem(StackedSystem):
             detail = answer[0].decode() if answer else os.strerror(error)
             raise OSError(error, detail)
         return answer, descriptors
+
+    def _serve(self, operation: int, parts: list[bytes]) -> bytes:
+        """What the board asks while an ioctl waits for it. Raises OSError."""
+        if operation == Operation.FIND:
+            _, descriptor = FILE.unpack(parts[0])
+            found = self._lookup(descriptor)
+            return FILE.pack(0, found.number if found is not None else 0)
+        address, size_bytes = RANGE.unpack(parts[0])
+        if operation == Operation.READ:
+            return read_memory(address, size_bytes)
+        if operation == Operation.WRITE:
+            write_memory(address, parts[1])
+            return b""
+        if operation == Operation.SHARED:
+            return NUMBER.pack(self._alias(address, size_bytes))
+        raise OSError(errno.ENOSYS, f"the board asks for {operation}")
 
     def shut_down(self) -> None:
         """Ends the board's process now. Descriptors and mappings stay, and lead nowhere."""
@@ -260,10 +294,11 @@ class EmulatedSystem(StackedSystem):
         """Maps memory; of an emulated node, if the board allows it."""
         found = self._lookup(descriptor) if descriptor >= 0 else None
         if found is not None and found.path.startswith("/dev/"):
-            self._checked(
+            answer, _ = self._checked(
                 Operation.MMAP,
                 [MMAP_REQUEST.pack(found.number, size_bytes, protection, flags, offset)],
             )
+            (offset,) = NUMBER.unpack(answer[0])
         return super().mmap(size_bytes, protection, flags, descriptor, offset, address)
 
     def kick(self, function: int) -> int:
@@ -275,18 +310,18 @@ class EmulatedSystem(StackedSystem):
         found = self._lookup(descriptor)
         if found is None:
             return super().ioctl(descriptor, request, argument)
-        size = request >> 16 & 0x3FFF
-        given = bytearray(read_memory(argument, size))
-        arrays = marshal.arrays(request, given)
-        files = [
-            FILE.pack(place, self._number_of(given, place))
-            for place in marshal.descriptors(request, given)
-        ]
-        alias = 0
-        user = marshal.user_range(request, given)
-        if user is not None:
-            alias = self._alias(*user)
-        parts = [IOCTL_REQUEST.pack(found.number, request, alias), bytes(given),
+        given, arrays, files, alias = bytearray(), [], [], 0
+        marshal = MARSHALS.get(self.vendor)
+        if marshal is not None:
+            given += read_memory(argument, request >> 16 & 0x3FFF)
+            arrays = marshal.arrays(request, given)
+            files = [
+                FILE.pack(place, self._number_of(given, place))
+                for place in marshal.descriptors(request, given)
+            ]
+            user = marshal.user_range(request, given)
+            alias = self._alias(*user) if user is not None else 0
+        parts = [IOCTL_REQUEST.pack(found.number, request, alias, argument), bytes(given),
                  len(arrays).to_bytes(4, "little")]
         parts += [
             ARRAY.pack(place) + read_memory(address, count)

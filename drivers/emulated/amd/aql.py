@@ -22,11 +22,12 @@ from drivers.emulated.amd.dispatch import (
     group_ids,
     scratch_register,
 )
-from drivers.emulated.amd.engine import BadPacket, QueueProperties
+from drivers.emulated.amd.engine import QueueProperties
 from drivers.emulated.amd.pm4 import ComputeEngine
 from drivers.emulated.amd.process import KfdProcess
 from drivers.emulated.amd.topology import Gpu
 from drivers.emulated.caches import FIRST_LEVEL, Action
+from drivers.emulated.engine import BadPacket
 from drivers.emulated.native import EQUAL, NOT_EQUAL
 from drivers.emulated.schedule import FULL_MASK, NOT_RUNG
 

@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from drivers.emulated.amd.engine import BadPacket
+from drivers.emulated.engine import BadPacket
 from drivers.emulated.memory import EXECUTE, READ, WRITE, GpuFault
 
 if TYPE_CHECKING:

@@ -218,10 +218,11 @@ class KfdFile(OpenFile):
         """Whether an ioctl may take its time."""
         return request & 0xFF in WITHOUT_LOCK
 
-    def mmap(self, size_bytes: int, protection: int, flags: int, offset: int) -> None:
+    def mmap(self, size_bytes: int, protection: int, flags: int, offset: int) -> int:
         """Doorbells and the remapped registers, as a whole."""
         if size_bytes != self.process.doorbell_window(offset):
             raise OSError(errno.EINVAL, f"nothing of {size_bytes} bytes at {offset:#x}")
+        return offset
 
     def close(self) -> None:
         """What the process owns stays until its last node is closed."""
@@ -241,10 +242,11 @@ class RenderFile(OpenFile):
         """None of DRM's ioctls is modelled."""
         raise OSError(errno.EINVAL, "no DRM ioctl is modelled")
 
-    def mmap(self, size_bytes: int, protection: int, flags: int, offset: int) -> None:
+    def mmap(self, size_bytes: int, protection: int, flags: int, offset: int) -> int:
         """An allocation from its start, if the processor may see it."""
         with self.process.lock:
             memory.check_mmap(self.process, self.index, size_bytes, offset)
+        return offset
 
     def close(self) -> None:
         """The process keeps what it acquired through it."""

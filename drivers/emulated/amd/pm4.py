@@ -19,7 +19,6 @@ from autogen.soc21_enum import VGT_EVENT_TYPE
 from drivers.emulated.amd.clock import gpu_clock, system_clock
 from drivers.emulated.amd.dispatch import Dispatcher
 from drivers.emulated.amd.engine import (
-    BadPacket,
     Engine,
     QueueProperties,
     check_reserved,
@@ -29,6 +28,7 @@ from drivers.emulated.amd.engine import (
 from drivers.emulated.amd.process import KfdProcess
 from drivers.emulated.amd.topology import Gpu
 from drivers.emulated.caches import Action
+from drivers.emulated.engine import BadPacket
 from drivers.emulated.schedule import Comparison
 
 Words = list[int]

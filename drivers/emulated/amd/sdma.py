@@ -14,7 +14,6 @@ from typing import Any
 from autogen.sdma_rocr import SDMA_SUBOP_USER_GCR
 from drivers.emulated.amd.clock import gpu_clock
 from drivers.emulated.amd.engine import (
-    BadPacket,
     Engine,
     QueueProperties,
     check_reserved,
@@ -23,6 +22,7 @@ from drivers.emulated.amd.engine import (
 )
 from drivers.emulated.amd.process import KfdProcess
 from drivers.emulated.amd.topology import Gpu
+from drivers.emulated.engine import BadPacket
 
 Words = list[int]
 Fields = dict[str, tuple[int, ...]]
