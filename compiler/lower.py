@@ -251,6 +251,8 @@ def _skew(node: Node, at: Indices) -> Indices:
 
 
 def _reshape(node: Node, at: Indices) -> Indices:
+    if 0 in node.shape:  # there is no element, and padding hides what is read
+        return (index(0),) * len(node.src[0].shape)
     inner: list[Node] = []
     for new, new_at, old in _reshape_groups(node.shape, at, node.src[0].shape):
         flat = index(0)

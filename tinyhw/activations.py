@@ -1,4 +1,4 @@
-"""The non-linear functions of neural networks, and the error function.
+"""The non-linear functions of neural networks.
 
 Each is finite, with a finite gradient, for every finite input.
 """
@@ -8,45 +8,15 @@ from __future__ import annotations
 import math
 from typing import Self
 
-from compiler.dtype import dtypes
-from tinyhw.elementwise import Elementwise, T
-
-# erf(x) = x + x*P(x*x)/Q(x*x) below 0.84375 (FreeBSD msun, s_erf.c: efx..pp4, qq1..qq5).
-ERF_SMALL = 0.84375
-ERF_P = (
-    -2.37630166566501626084e-05,
-    -5.77027029648944159157e-03,
-    -2.84817495755985104766e-02,
-    -3.25042107247001499370e-01,
-    1.28379167095512558561e-01,
-)
-ERF_Q = (
-    -3.96022827877536812320e-06,
-    1.32494738004321644526e-04,
-    5.08130628187576562776e-03,
-    6.50222499887672944485e-02,
-    3.97917223959155352819e-01,
-    1.0,
-)
-# erfc(x) = t*exp(-x*x + C(t)), t = 1/(1 + x/2), above (Numerical Recipes, erfcc: 1.2e-7).
-ERFC_C = (
-    0.17087277,
-    -0.82215223,
-    1.48851587,
-    -1.13520398,
-    0.27886807,
-    -0.18628806,
-    0.09678418,
-    0.37409196,
-    1.00002368,
-    -1.26551223,
-)
+from compiler.dtype import ConstType
+from tinyhw.errors import DtypeError, ShapeError
+from tinyhw.special import Special
 
 SELU_ALPHA = 1.6732632423543772
 SELU_SCALE = 1.0507009873554805
 
 
-class Activations(Elementwise):
+class Activations(Special):
     """Functions that layers put after a linear map."""
 
     __slots__ = ()
@@ -100,9 +70,13 @@ class Activations(Elementwise):
         """self * tanh(softplus(self))."""
         return self * self.softplus().tanh()
 
-    def gelu(self) -> Self:
-        """The Gaussian error linear unit in its tanh approximation."""
+    def gelu(self, approximate: str = "tanh") -> Self:
+        """self times the normal distribution's probability below it; "tanh" approximates that."""
+        if approximate not in ("tanh", "none"):
+            raise DtypeError(f"gelu's approximate is 'tanh' or 'none', not {approximate!r}.")
         x = self._float()
+        if approximate == "none":
+            return 0.5 * x * (1 + (x * math.sqrt(0.5)).erf())
         return 0.5 * x * (1 + (math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)).tanh())
 
     def quick_gelu(self) -> Self:
@@ -149,25 +123,33 @@ class Activations(Elementwise):
         x = self._float()
         return x / (1 + x.abs())
 
-    def erf(self) -> Self:
-        """The error function, to 1.2e-7."""
-        x = self._float()
-        if x.dtype in (dtypes.float16, dtypes.bfloat16):
-            return x.cast(dtypes.float32).erf().cast(x.dtype)
-        size = (x < 0).where(-x, x)
-        near = size < ERF_SMALL
-        small = near.where(x, 0)
-        square = small * small
-        inner = small + small * (_polynomial(square, ERF_P) / _polynomial(square, ERF_Q))
-        far = near.where(1, size)
-        t = 1 / (1 + far * 0.5)
-        outer = 1 - t * (_polynomial(t, ERFC_C) - far * far).exp()
-        return near.where(inner, (x < 0).where(-outer, outer))
+    def softshrink(self, lambd: float = 0.5) -> Self:
+        """self moved by `lambd` towards 0, which is where all within it go."""
+        return (self > lambd).where(self - lambd, (self < -lambd).where(self + lambd, 0))
 
+    def hardshrink(self, lambd: float = 0.5) -> Self:
+        """self, and 0 within ±lambd."""
+        return ((self > lambd) | (self < -lambd)).where(self, 0)
 
-def _polynomial(x: T, coefficients: tuple[float, ...]) -> T:
-    """The polynomial with the highest power's coefficient first."""
-    result = x * coefficients[0] + coefficients[1]
-    for coefficient in coefficients[2:]:
-        result = result * x + coefficient
-    return result
+    def tanhshrink(self) -> Self:
+        """self - tanh(self)."""
+        return self - self.tanh()
+
+    def threshold(self, threshold: ConstType, value: ConstType) -> Self:
+        """self above `threshold`, else `value`."""
+        return (self <= threshold).where(value, self)
+
+    def prelu(self, weight: Self) -> Self:
+        """self above 0, else times weight: one number, or one for each channel of axis 1."""
+        axis = min(1, self.ndim - 1)
+        shape = tuple(weight.numel() if a == axis else 1 for a in range(self.ndim))
+        return (self > 0).where(self, weight.reshape(shape if weight.numel() != 1 else ()) * self)
+
+    def glu(self, dim: int = -1) -> Self:
+        """The first half along `dim` times the sigmoid of the second."""
+        axis = self._axis(dim)
+        n = self._fixed(axis)
+        if not self.ndim or n % 2:
+            raise ShapeError(f"glu halves an axis of even extent, not {self.shape} along {dim}.")
+        value, gate = self.split(n // 2, axis)
+        return value * gate.sigmoid()

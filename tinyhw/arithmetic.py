@@ -13,12 +13,13 @@ from compiler.dtype import ConstType, DType, dtypes, least_upper_dtype
 from compiler.ir import Op
 from tinyhw.core import float_dtype, is_scalar, python_dtype
 from tinyhw.errors import DtypeError, ShapeError
-from tinyhw.movement import Movement, broadcast_shape
+from tinyhw.layout import Layout
+from tinyhw.movement import broadcast_shape
 
 T = TypeVar("T", bound="Arithmetic")
 
 
-class Arithmetic(Movement):
+class Arithmetic(Layout):
     """What operators stand for, choice, and rounding."""
 
     __slots__ = ()

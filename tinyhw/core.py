@@ -1,9 +1,9 @@
 """What every tensor method stands on: a node of the graph, its device and its gradient flag.
 
 The methods of `Tensor` come in layers, each a class over the one before: `Core` (this file),
-`Casts`, `Movement`, `Arithmetic`, `Elementwise`, `Activations`, `Reductions`, `Indexing`,
-`Products`, `Creation`, `Random`, `Losses`, `Tensor`. A method composes those of its own layer and
-of the layers below.
+`Casts`, `Movement`, `Layout`, `Arithmetic`, `Elementwise`, `Special`, `Activations`,
+`Reductions`, `Indexing`, `Products`, `Creation`, `Random`, `Losses`, `Tensor`. A method composes
+those of its own layer and of the layers below.
 """
 
 from __future__ import annotations

@@ -94,15 +94,6 @@ class Elementwise(Arithmetic):
         """The logarithm to base 10."""
         return self.log2() * math.log10(2.0)
 
-    def log1p(self) -> Self:
-        """log(1 + self), accurate near 0."""
-        x = self._float()
-        u = x + 1
-        exact = u.eq(1) | u.isinf()
-        # What rounding 1 + x lost comes back as the factor x / ((1 + x) - 1).
-        lost = (x / exact.where(1, u - 1)).detach()
-        return u.eq(1).where(x, u.log() * exact.where(1, lost))
-
     # ---- circle ----
     def sin(self) -> Self:
         """The sine of an angle in radians."""

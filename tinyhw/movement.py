@@ -88,14 +88,12 @@ class Movement(Casts):
         axis = dim % (self.ndim + 1)
         return self.reshape((*self.shape[:axis], 1, *self.shape[axis:]))
 
-    def squeeze(self, dim: int | None = None) -> Self:
-        """Without axis `dim` if its extent is 1, or without all such axes."""
-        if dim is None:
-            return self.reshape(tuple(extent for extent in self.shape if extent != 1))
-        axis = self._axis(dim)
-        if self.ndim == 0 or self.shape[axis] != 1:
-            return self
-        return self.reshape((*self.shape[:axis], *self.shape[axis + 1 :]))
+    def squeeze(self, dim: Axis = None) -> Self:
+        """Without those of the given axes (of all axes for None) whose extent is 1."""
+        axes = self._axes(dim)
+        return self.reshape(
+            tuple(n for axis, n in enumerate(self.shape) if n != 1 or axis not in axes)
+        )
 
     # ---- order of axes and elements ----
     def permute(self, *order: Any) -> Self:
@@ -126,8 +124,15 @@ class Movement(Casts):
         axes = (axis, *more) if isinstance(axis, int) else axis
         return self._move(self._node.flip(self._axes(axes)))
 
-    def roll(self, shifts: int | Sequence[int], dims: int | Sequence[int]) -> Self:
-        """The elements along `dims` moved by `shifts`; what leaves one end enters at the other."""
+    def roll(
+        self, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None
+    ) -> Self:
+        """The elements along `dims` moved by `shifts`; what leaves one end enters at the other.
+
+        Without `dims`, those of the flat tensor.
+        """
+        if dims is None:
+            return self.flatten().roll(shifts, 0).reshape(self.shape)
         by = (shifts,) if isinstance(shifts, int) else shifts
         axes = (dims,) if isinstance(dims, int) else dims
         if len(by) != len(axes):

@@ -53,14 +53,12 @@ _FROM_NUMPY: dict[str, DType] = {d.name: d for d in dtypes.all if d is not dtype
 
 # Methods of tinygrad's or torch's tensors that a program may well ask for.
 NOT_YET = frozenset(
-    """allreduce as_strided bmm broadcast_to cholesky clip_ contiguous_backward conv1d conv3d
-    cosine_similarity cummax
-    cummin cumprod diag diagonal diff expm1 fill_ float_power fold geomspace hash index_add
-    index_copy index_fill index_put inverse kthvalue linalg logaddexp logcumsumexp logit
-    masked_scatter masked_select median meshgrid mode msort multinomial nan_to_num newton_schulz
-    nonzero norm outer polygon qr quantile scatter scatter_add scatter_reduce searchsorted shard
-    sort argsort asin acos atan asinh acosh atanh svd take tensor_split topk trace tril_indices
-    triu_indices unbind unfold unique interpolate""".split()
+    """allreduce argsort as_strided bmm broadcast_to cholesky clip_ contiguous_backward conv1d
+    conv3d cosine_similarity cummax cummin cumprod diff fill_ fold geomspace hash index_add
+    index_copy index_fill index_put interpolate inverse kthvalue linalg logcumsumexp
+    masked_scatter masked_select median mode msort multinomial newton_schulz nonzero norm
+    outer polygon qr quantile scatter scatter_add scatter_reduce searchsorted shard sort svd
+    take topk trace tril_indices triu_indices unique""".split()
 )
 
 

@@ -52,6 +52,7 @@ def same(
 ) -> None:
     """`ours` of Tensors gives what `theirs` (the same function by default) gives of torch's.
 
+    Both may give several results.
     Each float input gets a gradient from a fixed weighting of the output's elements.
     """
     a = [Tensor(x, device=device) for x in arrays]
@@ -61,12 +62,17 @@ def same(
             ta.requires_grad_()
             tb.requires_grad_()
     found, expected = ours(*a), (theirs or ours)(*b)
-    results = [(found, expected)]
-    if gradient and expected.requires_grad:
-        weight = floats(*expected.shape, seed=99, low=0.5, high=1.5).astype(found.dtype.name)
-        found.backward(Tensor(weight, device=device))
-        expected.backward(torch.tensor(weight))
-        results += [(ta.grad, tb.grad) for ta, tb in zip(a, b, strict=True) if tb.requires_grad]
+    several = isinstance(expected, tuple | list)
+    results = list(zip(found, expected, strict=True)) if several else [(found, expected)]
+    if gradient:
+        roots = [(o, t) for o, t in results if t.requires_grad]
+        for i, (ours_, theirs_) in enumerate(roots):
+            weight = floats(*theirs_.shape, seed=99 + i, low=0.5, high=1.5)
+            weight = weight.astype(ours_.dtype.name)
+            ours_.backward(Tensor(weight, device=device))
+            theirs_.backward(torch.tensor(weight), retain_graph=True)
+        if roots:
+            results += [(ta.grad, tb.grad) for ta, tb in zip(a, b, strict=True) if tb.requires_grad]
     Tensor.realize(*(ours_ for ours_, _ in results if ours_ is not None))
     for ours_, theirs_ in results:
         assert (ours_ is None) == (theirs_ is None)
