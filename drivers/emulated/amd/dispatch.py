@@ -7,6 +7,7 @@ a `Dispatch` of the translator. (gc_*_sh_mask.h, COMPUTE_*; LLVM's AMDGPUUsage, 
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,6 +37,11 @@ LDS_GRANULE_BYTES = 512
 THREAD_LIMIT = 1024
 USER_DATA_COUNT = 16
 AXES = "XYZ"
+LAUNCH_REGISTERS = re.compile(
+    "COMPUTE_(NUM_THREAD_[XYZ]|START_[XYZ]|PGM_LO|PGM_HI|PGM_RSRC[12]|USER_DATA_[0-9]+"
+    "|TMPRING_SIZE|DISPATCH_SCRATCH_BASE_LO|DISPATCH_SCRATCH_BASE_HI)"
+)
+LAUNCHES = 1024  # that a queue remembers
 
 
 def get(value: int, place: Field) -> int:
@@ -90,7 +96,7 @@ def group_ids(second: int, first_free: int) -> tuple[int, int, int]:
 
 
 class Registers:
-    """The registers of a generation by name, as a queue has set them."""
+    """The registers that a launch follows from, by name, as a queue has set them."""
 
     def __init__(self, engine: ComputeEngine) -> None:
         board = engine.gpu.board
@@ -99,12 +105,16 @@ class Registers:
         self.numbers: dict[str, int] = {
             name: bases[segment] + offset
             for name, (offset, segment) in table.REGISTERS.items()
-            if name.startswith("COMPUTE_")
+            if LAUNCH_REGISTERS.fullmatch(name)
         }
         self.engine = engine
 
     def __getitem__(self, name: str) -> int:
         return self.engine.registers.get(self.numbers[f"COMPUTE_{name}"], 0)
+
+    def values(self) -> tuple[int | None, ...]:
+        """All of them."""
+        return tuple(map(self.engine.registers.get, self.numbers.values()))
 
     def axes(self, name: str) -> tuple[int, int, int]:
         """The registers of a name for x, y and z."""
@@ -121,13 +131,14 @@ class Dispatcher:
         self.ranges: tuple[Any, ...] = ()
         self.ranges_generation = -1
         self.held: list[tuple[Launch, Share]] = []  # begun as far as packets know
+        self.launches: dict[tuple[int | None, ...], Launch] = {}  # by registers and packet
 
     def run(self, x: int, y: int, z: int, initiator: int) -> None:
         """Runs a grid of workgroups to its end, each XCC its share. Raises BadPacket, GpuFault."""
         engine, launches = self.engine, {}
         for xcc in engine.chosen_xccs():
             engine.registers = engine.banks[xcc]
-            launches[Share(xcc, len(engine.banks))] = self._described(x, y, z, initiator)
+            launches[Share(xcc, len(engine.banks))] = self._launch_of(x, y, z, initiator)
         engine.registers = engine.banks[0]
         if len(launches) == len(engine.banks) and len(set(launches.values())) == 1:
             launches = {ALL: launches.popitem()[1]}  # as if one did it
@@ -136,6 +147,19 @@ class Dispatcher:
                 self.held.append((launch, share))
             else:
                 self.launch(launch, share)
+
+    def _launch_of(self, x: int, y: int, z: int, initiator: int) -> Launch:
+        """What the registers say, worked out once for equal ones. Raises BadPacket, GpuFault."""
+        values = self.registers.values()
+        launch = self.launches.get((x, y, z, initiator, *values))
+        if launch is None:
+            if len(self.launches) == LAUNCHES:
+                self.launches.clear()
+            launch = self._described(x, y, z, initiator)
+            self.launches[x, y, z, initiator, *values] = launch
+        if launch.scratch_bytes:
+            self._check_scratch(launch.scratch_bytes * launch.wave_size)
+        return launch
 
     def _described(self, x: int, y: int, z: int, initiator: int) -> Launch:
         registers = self.registers
@@ -219,20 +243,21 @@ class Dispatcher:
                 yield from ((group, group + 1) for group in mine[first:end])
 
     def _scratch(self, second: int, wave_size: int) -> int:
-        """Bytes of scratch for a lane; its memory must be mapped, if unused by the translator.
-
-        Raises GpuFault.
-        """
+        """Bytes of scratch for a lane."""
         if not get(second, RSRC2_SCRATCH_EN):
             return 0
-        board, registers = self.engine.gpu.board, self.registers
-        per_wave = get(registers["TMPRING_SIZE"], board.tmpring_wavesize) * board.scratch_unit_bytes
+        board = self.engine.gpu.board
+        waves = get(self.registers["TMPRING_SIZE"], board.tmpring_wavesize)
+        return waves * board.scratch_unit_bytes // wave_size
+
+    def _check_scratch(self, size_bytes: int) -> None:
+        """Scratch must be mapped, if unused by the translator. Raises GpuFault."""
+        registers = self.registers
         if "COMPUTE_DISPATCH_SCRATCH_BASE_LO" in registers.numbers:
             base = registers["DISPATCH_SCRATCH_BASE_LO"] | (
                 registers["DISPATCH_SCRATCH_BASE_HI"] << 32
             )
-            self.engine.memory.table.check(base << 8, max(per_wave, 1), WRITE)
-        return per_wave // wave_size
+            self.engine.memory.table.check(base << 8, size_bytes, WRITE)
 
     def _memory(self) -> tuple[Any, ...]:
         """What the process may touch, as the translator wants it."""

@@ -7,6 +7,7 @@ beyond the doorbell are never looked at, and a packet that is not all there is w
 from __future__ import annotations
 
 import ctypes
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ from drivers.emulated.schedule import FULL_MASK, Comparison
 
 if TYPE_CHECKING:
     from drivers.emulated.amd.process import Allocation, KfdProcess
+
+PACKET_DWORDS = 32  # more than any packet has fields in
 
 
 @dataclass
@@ -80,20 +83,24 @@ class Engine(engine.Engine):
         self.properties.ring_address, self.properties.ring_bytes = address, size_bytes
 
 
-def field_masks(fields: Mapping[str, tuple[int, ...]]) -> dict[int, int]:
-    """For each dword of a packet the bits that have a meaning; the others are reserved."""
-    masks: dict[int, int] = {}
+def reserved_bits(fields: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """For each dword of a packet the bits without a meaning; a header without fields has none."""
+    bits = [0xFFFFFFFF] * PACKET_DWORDS
     for dword, shift, width in fields.values():
-        masks[dword] = masks.get(dword, 0) | ((1 << width) - 1) << shift
-    return masks
+        bits[dword] &= ~(((1 << width) - 1) << shift)
+    if bits[0] == 0xFFFFFFFF:
+        bits[0] = 0
+    return tuple(bits)
 
 
-def check_reserved(name: str, words: list[int], masks: dict[int, int]) -> None:
-    """Raises BadPacket where a reserved bit is set. `words[0]` is the header, unchecked."""
-    for index in range(1, len(words)):
-        stray = words[index] & ~masks.get(index, 0)
-        if stray:
-            raise BadPacket(f"{name}: reserved bits {stray:#x} are set in dword {index}")
+def check_reserved(name: str, words: list[int], reserved: tuple[int, ...]) -> None:
+    """Raises BadPacket where a reserved bit is set."""
+    if any(map(operator.and_, words, reserved)):
+        index, stray = next(
+            (index, word & bits)
+            for index, (word, bits) in enumerate(zip(words, reserved, strict=False)) if word & bits
+        )
+        raise BadPacket(f"{name}: reserved bits {stray:#x} are set in dword {index}")
 
 
 def extract(words: list[int], place: tuple[int, ...]) -> int:

@@ -8,6 +8,7 @@ each does a packet, with registers of its own, before any does the next, and its
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from drivers.emulated.amd.engine import (
     QueueProperties,
     check_reserved,
     extract,
-    field_masks,
+    reserved_bits,
 )
 from drivers.emulated.amd.process import KfdProcess
 from drivers.emulated.amd.topology import Gpu
@@ -141,7 +142,7 @@ SHARED = {  # handed to all chosen XCCs at once
 }
 
 
-def _actions(word: int, table: dict[int, Action]) -> Action:
+def _actions(table: dict[int, Action], word: int) -> Action:
     found = Action.NONE
     for mask, action in table.items():
         if word & mask:
@@ -173,13 +174,16 @@ class ComputeEngine(Engine):
         self.chosen = (1 << len(self.banks)) - 1  # XCCs that do packets
         self.chained: Words | None = None
         modern = gpu.board.modern_cache_packets
-        self.cache_packets = CACHE_PACKETS[modern]
-        acquire = field_masks(PACKETS["ACQUIRE_MEM_NV" if modern else "ACQUIRE_MEM_AI"])
-        release = field_masks(PACKETS["RELEASE_MEM_NV" if modern else "RELEASE_MEM_AI"])
-        plain = {name: field_masks(PACKETS[name]) for name in
+        packets = CACHE_PACKETS[modern]
+        self.acquire_dword, self.release_dword = packets.acquire[0], packets.release[0]
+        self.acquires = functools.cache(functools.partial(_actions, packets.acquire[1]))
+        self.releases = functools.cache(functools.partial(_actions, packets.release[1]))
+        acquire = reserved_bits(PACKETS["ACQUIRE_MEM_NV" if modern else "ACQUIRE_MEM_AI"])
+        release = reserved_bits(PACKETS["RELEASE_MEM_NV" if modern else "RELEASE_MEM_AI"])
+        plain = {name: reserved_bits(PACKETS[name]) for name in
                  ("DISPATCH_DIRECT", "EVENT_WRITE", "INDIRECT_BUFFER", "WAIT_REG_MEM")}
-        # opcode: name, body dwords that it may have (None: any), what its bits may be, what it does
-        self.table: dict[int, tuple[str, tuple[int, ...] | None, dict[int, int] | None,
+        # opcode: name, body dwords that it may have (None: any), reserved bits, what it does
+        self.table: dict[int, tuple[str, tuple[int, ...] | None, tuple[int, ...] | None,
                                     Callable[[Words], None]]] = {
             nv.PACKET3_SET_SH_REG: ("SET_SH_REG", None, None, self._set_registers),
             nv.PACKET3_SET_SH_REG_INDEX: ("SET_SH_REG_INDEX", None, None, self._set_registers),
@@ -188,7 +192,7 @@ class ComputeEngine(Engine):
             nv.PACKET3_DISPATCH_DIRECT:
                 ("DISPATCH_DIRECT", (4,), plain["DISPATCH_DIRECT"], self._dispatch),
             nv.PACKET3_DISPATCH_INDIRECT:
-                ("DISPATCH_INDIRECT", (3,), field_masks(DISPATCH_INDIRECT), self._indirect),
+                ("DISPATCH_INDIRECT", (3,), reserved_bits(DISPATCH_INDIRECT), self._indirect),
             nv.PACKET3_EVENT_WRITE:
                 ("EVENT_WRITE", (1, 3), plain["EVENT_WRITE"], self._event_write),
             nv.PACKET3_ACQUIRE_MEM:
@@ -197,15 +201,16 @@ class ComputeEngine(Engine):
             nv.PACKET3_WAIT_REG_MEM:
                 ("WAIT_REG_MEM", (6,), plain["WAIT_REG_MEM"], self._wait_reg_mem),
             nv.PACKET3_WAIT_REG_MEM64:
-                ("WAIT_REG_MEM64", (8,), field_masks(WAIT_REG_MEM64), self._wait_reg_mem64),
+                ("WAIT_REG_MEM64", (8,), reserved_bits(WAIT_REG_MEM64), self._wait_reg_mem64),
             nv.PACKET3_WRITE_DATA: ("WRITE_DATA", None, None, self._write_data),
-            nv.PACKET3_COPY_DATA: ("COPY_DATA", (5,), field_masks(COPY_DATA), self._copy_data),
-            nv.PACKET3_ATOMIC_MEM: ("ATOMIC_MEM", (8,), field_masks(ATOMIC_MEM), self._atomic_mem),
-            nv.PACKET3_DMA_DATA: ("DMA_DATA", (6,), field_masks(DMA_DATA), self._dma_data),
+            nv.PACKET3_COPY_DATA: ("COPY_DATA", (5,), reserved_bits(COPY_DATA), self._copy_data),
+            nv.PACKET3_ATOMIC_MEM:
+                ("ATOMIC_MEM", (8,), reserved_bits(ATOMIC_MEM), self._atomic_mem),
+            nv.PACKET3_DMA_DATA: ("DMA_DATA", (6,), reserved_bits(DMA_DATA), self._dma_data),
             nv.PACKET3_INDIRECT_BUFFER:
                 ("INDIRECT_BUFFER", (3,), plain["INDIRECT_BUFFER"], self._indirect_buffer),
         }
-        self.write_data_masks = field_masks(PACKETS["WRITE_DATA"])
+        self.write_data_reserved = reserved_bits(PACKETS["WRITE_DATA"])
 
     def xcc_count(self, gpu: Gpu) -> int:
         """How many XCCs take its packets: a PM4 queue lives on one (kfd_mqd_manager_v9.c)."""
@@ -306,16 +311,16 @@ class ComputeEngine(Engine):
         entry = self.table.get(opcode)
         if entry is None:
             raise BadPacket(f"opcode {opcode:#04x} is none of this engine's")
-        name, sizes, masks, handler = entry
+        name, sizes, reserved, handler = entry
         if words[0] & 1:
             raise BadPacket(f"{name}: predication is for graphics")
         if sizes is not None and len(words) - 1 not in sizes:
             raise BadPacket(f"{name}: {len(words) - 1} body dwords, not {sizes}")
-        if masks is not None:
-            check_reserved(name, words, masks)
+        if reserved is not None:
+            check_reserved(name, words, reserved)
         if opcode not in UNNOTICED:
             self.schedule.step(self, name)
-        if opcode in SHARED:
+        if opcode in SHARED or len(self.banks) == 1:
             handler(words)
             return
         for xcc in self.chosen_xccs():
@@ -334,8 +339,7 @@ class ComputeEngine(Engine):
         values = words[2:]
         if not values or low + offset + len(values) > high:
             raise BadPacket(f"SET register: {len(values)} from {low + offset:#x}, end {high:#x}")
-        for number, value in enumerate(values, low + offset):
-            self.registers[number] = value
+        self.registers.update(enumerate(values, low + offset))
 
     def _dispatch(self, words: Words) -> None:
         self.dispatcher.run(words[1], words[2], words[3], words[4])
@@ -356,8 +360,7 @@ class ComputeEngine(Engine):
     def _acquire(self, words: Words) -> None:
         base = _wide(words, 4) << RANGE_SHIFT
         size = (_wide(words, 2) & COHER_SIZE_MASK) << RANGE_SHIFT
-        dword, actions = self.cache_packets.acquire
-        self.caches.do(_actions(words[dword], actions), (base, base + size))
+        self.caches.do(self.acquires(words[self.acquire_dword]), (base, base + size))
 
     def _release(self, words: Words) -> None:
         fields = PACKETS["RELEASE_MEM_NV"]
@@ -368,8 +371,7 @@ class ComputeEngine(Engine):
         if extract(words, fields["dst_sel"]) > 1:
             raise BadPacket("RELEASE_MEM: dst_sel is neither memory nor L2")
         self.dispatcher.finish()  # the end of the pipe: every wave has ended
-        dword, actions = self.cache_packets.release
-        self.caches.do(_actions(words[dword], actions))
+        self.caches.do(self.releases(words[self.release_dword]))
         through = extract(words, fields["dst_sel"]) == RELEASE_TO_MEMORY
         data_sel = extract(words, fields["data_sel"])
         interrupt = extract(words, fields["int_sel"])
@@ -409,7 +411,7 @@ class ComputeEngine(Engine):
     def _write_data(self, words: Words) -> None:
         if len(words) < 5:
             raise BadPacket("WRITE_DATA: no data")
-        check_reserved("WRITE_DATA", words[:4], self.write_data_masks)
+        check_reserved("WRITE_DATA", words[:4], self.write_data_reserved)
         fields = PACKETS["WRITE_DATA"]
         target = extract(words, fields["dst_sel"])
         fixed = extract(words, fields["addr_incr"])
@@ -514,7 +516,7 @@ class ComputeEngine(Engine):
         """PRED_EXEC: how many dwords behind it are for the chosen XCCs only."""
         if len(words) != 2:
             raise BadPacket(f"PRED_EXEC: {len(words) - 1} body dwords, not 1")
-        check_reserved("PRED_EXEC", words, field_masks(PRED_EXEC))
+        check_reserved("PRED_EXEC", words, reserved_bits(PRED_EXEC))
         self.chosen &= extract(words, PRED_EXEC["device_select"])
         return extract(words, PRED_EXEC["exec_count"])
 
@@ -522,6 +524,6 @@ class ComputeEngine(Engine):
         """How many dwords behind a COND_EXEC are not done."""
         if len(words) != 5:
             raise BadPacket(f"COND_EXEC: {len(words) - 1} body dwords, not 4")
-        check_reserved("COND_EXEC", words, field_masks(COND_EXEC))
+        check_reserved("COND_EXEC", words, reserved_bits(COND_EXEC))
         on = self.memory.load(_wide(words, 1), 4)
         return 0 if on else extract(words, COND_EXEC["exec_count"])

@@ -18,7 +18,7 @@ from drivers.emulated.amd.engine import (
     QueueProperties,
     check_reserved,
     extract,
-    field_masks,
+    reserved_bits,
 )
 from drivers.emulated.amd.process import KfdProcess
 from drivers.emulated.amd.topology import Gpu
@@ -71,7 +71,7 @@ class SdmaEngine(Engine):
             for sub in (0, SDMA_SUBOP_USER_GCR):
                 handlers[header.SDMA_OP_GCR_REQ, sub] = ("GCR_REQ", self._ignore)
         self.handlers = {
-            key: (name, self._size(name), field_masks(self.fields[name]), handler)
+            key: (name, self._size(name), reserved_bits(self.fields[name]), handler)
             for key, (name, handler) in handlers.items()
         }
         self.in_buffer = False
@@ -142,11 +142,8 @@ class SdmaEngine(Engine):
             sub = 0
         if operation == self.header.SDMA_OP_COND_EXE:
             raise BadPacket("COND_EXE is not modelled")
-        name, size, masks, handler = self.handlers[operation, sub]
-        stray = words[0] & ~masks[0]
-        if stray:
-            raise BadPacket(f"{name}: reserved bits {stray:#x} are set in the header")
-        check_reserved(name, words[:size], masks)
+        name, size, reserved, handler = self.handlers[operation, sub]
+        check_reserved(name, words[:size], reserved)
         if name == "INDIRECT":
             position = (base or 0) // 4 + at + size
             if self.in_buffer or base is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import ctypes
 import hashlib
 import os
@@ -25,7 +26,7 @@ LOOP_BUDGET = 1 << 28
 
 _ACCESS = {1: "read", 2: "write", 3: "atomic", 4: "execute"}
 _THREADED_WAVES = 64
-_SCRATCH_LIMIT = 1 << 30
+_MEMORIES = 64  # that are kept in order
 
 
 class MemoryRange(NamedTuple):
@@ -50,8 +51,7 @@ class Fault:
     """The guest address of the instruction; of the loop's start for a hang."""
 
 
-@dataclass(frozen=True)
-class Dispatch:
+class Dispatch(NamedTuple):
     """A kernel's launch, as its command processor has worked it out."""
 
     entry: int
@@ -114,6 +114,34 @@ class _Kernel:
         return layout.state_bytes(self.architecture.vector_registers, self.wave_size)
 
 
+class _Memory:
+    """The ranges of a dispatch in order, neighbours of the same protection joined."""
+
+    def __init__(self, given: tuple[MemoryRange, ...]) -> None:
+        self.given = given
+        joined: list[tuple[int, int, int]] = []
+        for first, end, protection in sorted(given):
+            if joined and joined[-1][1] == first and joined[-1][2] == protection:
+                joined[-1] = (joined[-1][0], end, protection)
+            else:
+                joined.append((first, end, protection))
+        self.starts = [first for first, _, _ in joined]
+        self.joined = joined
+        self.ranges = array("Q", (word for one in joined for word in one))
+
+    def executable_end(self, address: int) -> int:
+        """How far code may be read that lies there; 0 if it may not."""
+        at = bisect.bisect_right(self.starts, address) - 1
+        if at < 0:
+            return 0
+        _, end, protection = self.joined[at]
+        return end if address < end and protection & EXECUTE else 0
+
+    def executable(self, first: int, end: int) -> bool:
+        """Whether all of it is code."""
+        return end <= self.executable_end(first)
+
+
 class _Context:
     """The memory of one native thread: context, wave states, local memory, scratch."""
 
@@ -122,7 +150,8 @@ class _Context:
         self.functions = struct.pack(f"<{len(functions)}Q", *functions)
         self.size = {"slots": -1, "states": 0, "lds": 0, "scratch": 0}
         self.buffers: dict[str, ctypes.Array[ctypes.c_char]] = {}
-        self.kernel: _Kernel | None = None
+        self.slots_of: tuple[object, ...] = ()  # what the image of slots is made for
+        self.slots = b""
 
     def room(self, name: str, size_bytes: int) -> int:
         """The aligned address of a buffer of at least that size; contents persist."""
@@ -148,6 +177,7 @@ class Engine:
         self._idle: list[_Context] = []
         self._pool: ThreadPoolExecutor | None = None
         self._ids: dict[tuple[tuple[int, int, int], str, int], array[int]] = {}
+        self._memories: dict[int, _Memory] = {}  # by id of what a dispatch says
 
     # ---- code ----
     def _start(self) -> None:
@@ -167,23 +197,32 @@ class Engine:
         self._run = ctypes.CFUNCTYPE(None, ctypes.c_uint64)(functions[names.index("run")])
         self._functions = functions
 
+    def _memory(self, given: tuple[MemoryRange, ...]) -> _Memory:
+        """What a dispatch may touch, put in order once for each tuple that says so."""
+        found = self._memories.get(id(given))
+        if found is None:
+            if len(self._memories) == _MEMORIES:
+                self._memories.clear()
+            found = self._memories[id(given)] = _Memory(given)
+        return found
+
     def kernel(self, dispatch: Dispatch) -> _Kernel | Fault:
         """The translation of the code that lies at the entry now."""
-        entry, memory, wave_size = dispatch.entry, dispatch.memory, dispatch.wave_size
-        isa = architecture(dispatch.gfx, wave_size)
+        entry, wave_size = dispatch.entry, dispatch.wave_size
+        memory = self._memory(dispatch.memory)
         known = self.kernels.setdefault((entry, dispatch.gfx, wave_size), [])
         for kernel in known:
             if all(
-                _executable(entry + first, entry + end, memory)
+                memory.executable(entry + first, entry + end)
                 and ctypes.string_at(entry + first, end - first) == code
                 for (first, end), code in zip(kernel.program.extents, kernel.code, strict=True)
             ):
                 return kernel
-        home = next((r for r in memory if r.first <= entry < r.end and r.protection & EXECUTE),
-                    None)
-        if home is None:
+        end = memory.executable_end(entry)
+        if not end:
             return Fault("memory", entry, "execute", 0, entry)
-        code = ctypes.string_at(entry, min(home.end - entry, 4 << 20))
+        isa = architecture(dispatch.gfx, wave_size)
+        code = ctypes.string_at(entry, min(end - entry, 4 << 20))
         program = read_program(lambda pc: isa.decode(code, pc, None, wave_size), isa.flow)
         kernel = _describe(program, code, isa, dispatch)
         known.append(kernel)
@@ -225,9 +264,7 @@ class Engine:
             helpers_count = min(self.threads, groups) if groups * waves >= _THREADED_WAVES else 1
             contexts = [self._take() for _ in range(helpers_count)]
         scalars = array("I", (s & 0xFFFFFFFF for s in dispatch.scalars or (0,)))
-        ranges = array("Q")
-        for one in _joined(dispatch.memory):
-            ranges.extend(one)
+        ranges = self._memory(dispatch.memory).ranges
         job = ctypes.create_string_buffer(layout.JOB_BYTES)
         wave_bytes = _scratch_of_a_wave(dispatch)
         all_lanes = (1 << lanes) - 1
@@ -287,16 +324,17 @@ class Engine:
         ctypes.memmove(
             address + layout.CONTEXT_FUNCTIONS, context.functions, len(context.functions)
         )
-        rows = []
-        for pc, kind in kernel.kinds:
-            bounds = (0, 0)
-            if kind == layout.LOCAL:
-                bounds = (lds, lds + dispatch.lds_bytes)
-            elif kind == layout.SCRATCH:
-                bounds = (scratch, scratch + wave_bytes * waves)
-            rows += [*bounds, pc, kind]
-        slots = struct.pack(f"<{len(rows)}Q", *rows)
-        ctypes.memmove(address + layout.CONTEXT_SLOTS, slots, len(slots))
+        bounds = {
+            layout.LOCAL: (lds, lds + dispatch.lds_bytes),
+            layout.SCRATCH: (scratch, scratch + wave_bytes * waves),
+        }
+        if context.slots_of != (kernel.digest, bounds):
+            rows: list[int] = []
+            for pc, kind in kernel.kinds:
+                rows += [*bounds.get(kind, (0, 0)), pc, kind]
+            context.slots_of = kernel.digest, bounds
+            context.slots = struct.pack(f"<{len(rows)}Q", *rows)
+        ctypes.memmove(address + layout.CONTEXT_SLOTS, context.slots, len(context.slots))
         return address
 
     def _thread_ids(self, block: tuple[int, int, int], form: str, lanes: int) -> array[int]:
@@ -357,21 +395,6 @@ def _describe(
         {pc: number for number, (pc, _) in enumerate(kinds)}, kinds,
         any(i.name == "s_barrier" for i in program.instructions), {},
     )
-
-
-def _executable(first: int, end: int, memory: tuple[MemoryRange, ...]) -> bool:
-    return any(r.first <= first and end <= r.end and r.protection & EXECUTE for r in memory)
-
-
-def _joined(memory: tuple[MemoryRange, ...]) -> list[tuple[int, int, int]]:
-    """Neighbouring ranges of the same protection as one, in order."""
-    joined: list[tuple[int, int, int]] = []
-    for first, end, protection in sorted(memory):
-        if joined and joined[-1][1] == first and joined[-1][2] == protection:
-            joined[-1] = (joined[-1][0], end, protection)
-        else:
-            joined.append((first, end, protection))
-    return joined
 
 
 def _scratch_of_a_wave(dispatch: Dispatch) -> int:
