@@ -6,7 +6,7 @@ from drivers.device import Device, Features
 from drivers.errors import HardwareError
 from drivers.memory import Buffer, CachePolicy, MemoryStatistics
 from drivers.queue import BoundCommands, Commands, Program, Queue, Timestamp
-from drivers.registry import DEVICE_NAMES, open_device, probe
+from drivers.registry import DEVICE_NAMES, generations, open_device, probe
 from drivers.timeline import Point, Timeline
 from drivers.variables import Var
 
@@ -26,6 +26,7 @@ __all__ = [
     "Timeline",
     "Timestamp",
     "Var",
+    "generations",
     "open_device",
     "probe",
 ]

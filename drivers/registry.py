@@ -27,12 +27,14 @@ INSTANCE_LIMIT = 16
 class Backend:
     """One row of the table: what the name stands for, and the parts if there is a driver.
 
-    `missing` says why it cannot be opened here ('' if it can), with the remedy.
+    `missing` says why it cannot be opened here ('' if it can), with the remedy. `generations`
+    gives the kinds of hardware that are driven, each with what its driver has been run on.
     """
 
     title: str
     missing: Callable[[], tuple[str, str]]
     open: Callable[..., Device] | None = None
+    generations: Callable[[], dict[str, str]] = dict
 
 
 def _planned(title: str) -> Backend:
@@ -107,8 +109,16 @@ def _open_amd(name: str, *, system: System | None = None, **options: Any) -> Dev
     return AmdDevice(name, system=system or emulated_system(), **options)
 
 
+def _amd_generations() -> dict[str, str]:
+    from drivers.amd.generations import GENERATIONS
+
+    return {name: generation.tested for name, generation in GENERATIONS.items()}
+
+
 BACKENDS: dict[str, Backend] = {
-    "AMD": Backend("an AMD GPU, by its kernel driver", _amd_missing, _open_amd),
+    "AMD": Backend(
+        "an AMD GPU, by its kernel driver", _amd_missing, _open_amd, _amd_generations
+    ),
     "NV": _planned("NVIDIA's kernel driver"),
     "QCOM": _planned("Qualcomm's kernel driver"),
     "METAL": _planned("Apple's Metal"),
@@ -150,6 +160,11 @@ def probe(name: str) -> tuple[bool, str]:
     if sentence:
         return False, " ".join(part for part in (sentence, remedy) if part)
     return True, f"{backend.title[0].upper()}{backend.title[1:]}."
+
+
+def generations(name: str) -> dict[str, str]:
+    """The kinds of hardware that a device name stands for: 'gfx1100': 'emulated only'."""
+    return BACKENDS[_parse(name)[0]].generations()
 
 
 def open_device(

@@ -213,12 +213,11 @@ def topology(bench: Bench) -> Seen:
             "A new generation is a row in drivers/amd/generations.py.",
         )
     generation = bench.generation = GENERATIONS[node.architecture]
-    untested = f"; untested: {generation.untested}" if generation.untested else ""
     units = node.compute_units * node.xccs
     return Seen(
         f"{node.architecture}, {units} compute units, {format_bytes(node.vram_bytes)} of VRAM, "
         f"firmware {node.value('fw_version', 0)}, SDMA {node.value('sdma_fw_version', 0)}"
-        f"{untested}",
+        f"; its driver is {generation.tested}",
         {"gpus": [gpu.architecture for gpu in gpus], "properties": dict(node.properties)},
     )
 

@@ -13,7 +13,9 @@ from tinyhw.device import Device
 
 
 def info() -> int:
-    """Prints every device name, whether it opens here and if not why, and the default."""
+    """Prints every device name, whether it opens here and if not why, what kinds of hardware its
+    driver has been run on, and the default.
+    """
     default = Device.DEFAULT
     usable = False
     for name in drivers.DEVICE_NAMES:
@@ -21,8 +23,17 @@ def info() -> int:
         usable |= works
         mark = "*" if name == default else " "
         print(f"{mark} {name:<7} {'yes' if works else 'no ':<4} {sentence}")
+        for tested, kinds in _by_value(drivers.generations(name)).items():
+            print(f"{'':15}{', '.join(kinds)}: {tested}")
     print(f"Device.DEFAULT = {default!r}")
     return 0 if usable else 1
+
+
+def _by_value(generations: dict[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, tested in generations.items():
+        found.setdefault(tested, []).append(name)
+    return found
 
 
 def _try(name: str) -> tuple[bool, str]:
@@ -33,7 +44,7 @@ def _try(name: str) -> tuple[bool, str]:
     try:
         with drivers.open_device(name) as device:
             target = device.target
-            processor = f"{target.arch} {target.cpu}".strip()
+            processor = " ".join(dict.fromkeys((target.arch, target.cpu))).strip()
             return True, f"{sentence[:-1]}: {processor}, {target.threads} threads."
     except TinyhwError as error:
         return False, " ".join(str(error).split())

@@ -1,7 +1,7 @@
 """What differs between AMD's GPU generations, as data: registers, packets, sizes.
 
 Register offsets are relative to a segment of the GC block (autogen gc_*.REGISTERS: offset,
-segment). Context-save sizes are kfd_queue.c's. `untested` says what nobody has run here.
+segment). Context-save sizes are kfd_queue.c's. `tested` says what has been run.
 """
 
 from __future__ import annotations
@@ -70,6 +70,10 @@ _CACHES_GFX10 = Caches(
 )
 
 
+UNTESTED = "untested"
+EMULATED = "emulated only"  # the driver's tests run on an emulated board, nobody on silicon
+
+
 @dataclass(frozen=True)
 class Generation:
     """One architecture as LLVM names it, `gfx1100`.
@@ -77,7 +81,8 @@ class Generation:
     `lane_width`: lanes of a wave that the compiler is asked for. `wait_bits`: how wide a compute
     queue compares memory. `architected_scratch`: the wave finds its scratch in a register that
     COMPUTE_DISPATCH_SCRATCH_BASE presets; else in user SGPRs. `clock_hz`: of the counter that
-    timestamps take. `rsrc1_quirk`: bits that every launch sets in COMPUTE_PGM_RSRC1.
+    timestamps take. `rsrc1_quirk`: bits that every launch sets in COMPUTE_PGM_RSRC1. `tested`: on
+    what it has been run, as `python -m tinyhw info` says it.
     """
 
     name: str
@@ -99,7 +104,7 @@ class Generation:
     control_limit_bytes: int = 1 << 30
     clock_hz: int = 100_000_000
     rsrc1_quirk: int = 0
-    untested: str = ""
+    tested: str = UNTESTED
 
     @property
     def gfx9(self) -> bool:
@@ -152,32 +157,31 @@ def _gfx11(name: str, **rest: int | str) -> Generation:
     )
 
 
-def _gfx12(name: str) -> Generation:
+def _gfx12(name: str, **rest: str) -> Generation:
     return Generation(
         name, gc_12_0_0.REGISTERS, gc_12_0_0.FIELDS, soc24_enum.VGT_EVENT_TYPE, _GFX10_SEGMENTS,
-        _CACHES_GFX10, SDMA_6, vgpr_bytes_per_cu=0x60000, untested="dispatch on silicon",
+        _CACHES_GFX10, SDMA_6, vgpr_bytes_per_cu=0x60000, **rest,  # type: ignore[arg-type]
     )
 
 
-_HARDWARE = "on silicon"
 GENERATIONS: dict[str, Generation] = {
     each.name: each
     for each in (
         _gfx9("gfx90a", gc_9_4_2.REGISTERS, gc_9_4_2.FIELDS, architected_scratch=False,
-              untested=_HARDWARE),
-        _gfx9("gfx942", gc_9_4_3.REGISTERS, gc_9_4_3.FIELDS, untested=_HARDWARE),
+              tested=EMULATED),
+        _gfx9("gfx942", gc_9_4_3.REGISTERS, gc_9_4_3.FIELDS, tested=EMULATED),
         _gfx9("gfx950", gc_9_4_3.REGISTERS, gc_9_4_3.FIELDS, lds_granule_bytes=1280,
-              lds_bytes_per_cu=0x28000, untested=_HARDWARE),
+              lds_bytes_per_cu=0x28000),
         Generation(
             "gfx1030", gc_10_3_0.REGISTERS, gc_10_3_0.FIELDS, navi10_enum.VGT_EVENT_TYPE,
             _GFX10_SEGMENTS, _CACHES_GFX10, SDMA_5, scratch_unit_bytes=1024,
-            architected_scratch=False, control_limit_bytes=0x7000, untested=_HARDWARE,
+            architected_scratch=False, control_limit_bytes=0x7000, tested=EMULATED,
         ),
-        _gfx11("gfx1100", vgpr_bytes_per_cu=0x60000, untested=_HARDWARE),
-        _gfx11("gfx1101", vgpr_bytes_per_cu=0x60000, untested=_HARDWARE),
-        _gfx11("gfx1102", untested=_HARDWARE),
+        _gfx11("gfx1100", vgpr_bytes_per_cu=0x60000, tested=EMULATED),
+        _gfx11("gfx1101", vgpr_bytes_per_cu=0x60000),
+        _gfx11("gfx1102"),
         _gfx12("gfx1200"),
-        _gfx12("gfx1201"),
+        _gfx12("gfx1201", tested=EMULATED),
     )
 }
 

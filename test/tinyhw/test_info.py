@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import drivers
+from drivers.emulated.amd.boards import BOARDS
 from tinyhw.__main__ import main
 
 
@@ -25,11 +26,26 @@ def test_every_device_has_one_line_with_a_reason():
     ran = run("info")
     assert ran.returncode == 0 and ran.stderr == ""
     *lines, last = ran.stdout.splitlines()
+    lines = [line for line in lines if not line.startswith("   ")]
     assert [line[2:].split()[0] for line in lines] == list(drivers.DEVICE_NAMES)
     assert all(line[2:].split()[1] in ("yes", "no") and line.endswith(".") for line in lines)
     assert last == "Device.DEFAULT = 'LLVM'"
     (default,) = [line for line in lines if line.startswith("*")]
     assert "LLVM" in default and "yes" in default
+
+
+def test_every_gpu_generation_says_what_it_was_run_on():
+    lines = [line.strip() for line in run("info").stdout.splitlines() if line.startswith("   ")]
+    said = {
+        name: tested
+        for line in lines
+        for names, _, tested in [line.partition(": ")]
+        for name in names.split(", ")
+    }
+    assert said == drivers.generations("AMD")
+    # Nothing runs here on silicon, and the emulated boards are all that anything runs on.
+    assert {name for name, tested in said.items() if tested == "emulated only"} == set(BOARDS)
+    assert {tested for name, tested in said.items() if name not in BOARDS} == {"untested"}
 
 
 def test_the_default_follows_the_environment():
