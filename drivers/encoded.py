@@ -15,6 +15,11 @@ SLOT_BYTES: Final = 8
 ARENA_BYTES: Final = 256 << 10
 
 
+def aligned(number: int, alignment: int) -> int:
+    """Rounded up to a multiple."""
+    return -(-number // alignment) * alignment
+
+
 def line_aligned(size_bytes: int) -> int:
     """Rounded up to cache lines."""
     return (size_bytes + 63) & ~63
@@ -25,13 +30,14 @@ class EncodedList:
     """A list ready to be placed: its bytes, and what still has to be written into them.
 
     `count` is what the backend counts a list's length in. `bases` are the offsets of 64-bit
-    addresses that are relative to the block.
+    addresses that are relative to the block, which wants an `alignment`.
     """
 
     block: bytearray
     count: int
     table: PatchTable
     bases: list[int] = field(default_factory=list)
+    alignment: int = 64
 
     def place(self, address: int, memory: memoryview) -> None:
         """Copies the block to `address`, which `memory` views."""
@@ -81,14 +87,16 @@ class Arena:
         self._chunk: Storage | None = None
         self._used = 0
 
-    def take(self, size_bytes: int) -> tuple[int, Storage]:
+    def take(self, size_bytes: int, alignment: int = 64) -> tuple[int, Storage]:
         """Memory that stays as it is until the next Point; the caller holds the Storage."""
         size = line_aligned(size_bytes)
-        if size > ARENA_BYTES:
-            storage = self._allocator.allocate(size)
-            return storage.address, storage
-        if self._chunk is None or self._used + size > ARENA_BYTES:
-            self._chunk, self._used = self._allocator.allocate(ARENA_BYTES), 0
-        address = self._chunk.address + self._used
-        self._used += size
-        return address, self._chunk
+        if size + alignment > ARENA_BYTES:
+            storage = self._allocator.allocate(size + alignment)
+            return aligned(storage.address, alignment), storage
+        if self._chunk is not None:
+            start = aligned(self._chunk.address + self._used, alignment)
+        if self._chunk is None or start + size > self._chunk.address + ARENA_BYTES:
+            self._chunk = self._allocator.allocate(ARENA_BYTES)
+            start = aligned(self._chunk.address, alignment)
+        self._used = start + size - self._chunk.address
+        return start, self._chunk

@@ -14,6 +14,7 @@ from drivers.device import Device
 from drivers.errors import DeviceNotAvailable, HardwareError, UnknownDevice
 from drivers.memory import CachePolicy
 from drivers.native.image import ARCHITECTURES, host_arch
+from drivers.nodes import missing_node
 from drivers.system import System
 from drivers.timeline import DEFAULT_TIMEOUT_MS
 
@@ -82,11 +83,11 @@ def _emulated_boards() -> str:
 
 
 def _amd_missing() -> tuple[str, str]:
-    from drivers.amd.abi import KFD_NODE, MISSING_REMEDY, missing_node
+    from drivers.amd.abi import KFD_NODE, MISSING_REMEDY
 
     if _emulated_boards() or os.path.exists(KFD_NODE):
         return "", ""
-    return missing_node(), MISSING_REMEDY
+    return missing_node(KFD_NODE), MISSING_REMEDY
 
 
 @functools.cache

@@ -19,17 +19,19 @@ from bringup_amd_ring import Ring, load, until
 from bringup_steps import Seen, StepFailed, StepSkipped
 from compiler.amdgpu import gpu_target
 from drivers.amd import faults, packets, process
-from drivers.amd.abi import KFD_NODE, open_node
-from drivers.amd.fields import Packet
+from drivers.amd.abi import KFD_NODE, MISSING_REMEDY
 from drivers.amd.generations import GENERATIONS, Generation
-from drivers.amd.memory import HOST, VRAM, AmdAllocator, Block, GpuMemory
+from drivers.amd.memory import HOST, VRAM, AmdAllocator, GpuMemory
 from drivers.amd.packets import DataSelect, InterruptSelect
 from drivers.amd.process import KfdProcess
 from drivers.amd.program import AmdProgram
 from drivers.amd.topology import NODES, GpuNode, find_gpus
+from drivers.blocks import Block
 from drivers.emulated.system import EmulatedSystem
 from drivers.errors import HardwareError
+from drivers.fields import Packet
 from drivers.memory import format_bytes
+from drivers.nodes import open_node
 from drivers.system import RealSystem, System
 from drivers.timeline import memory_view
 
@@ -184,7 +186,7 @@ class Bench:
 
 def permissions(bench: Bench) -> Seen:
     """Whether this user may open the node."""
-    descriptor = open_node(bench.system, KFD_NODE, bench.device)
+    descriptor = open_node(bench.system, KFD_NODE, bench.device, MISSING_REMEDY)
     bench.system.close(descriptor)
     return Seen(f"{KFD_NODE} opens for reading and writing")
 

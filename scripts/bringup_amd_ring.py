@@ -17,7 +17,8 @@ from autogen import kfd as uapi
 from drivers.amd.abi import Kfd
 from drivers.amd.generations import Generation
 from drivers.amd.hardware import EOP_BYTES, save_area
-from drivers.amd.memory import HOST, VRAM, Block, GpuMemory
+from drivers.amd.memory import HOST, VRAM, GpuMemory
+from drivers.blocks import Block
 from drivers.errors import HardwareError
 from drivers.native.image import native
 from drivers.native.layout import RingState

@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import os
-from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from autogen import kfd
-from drivers.errors import (
-    DeviceNotAvailable,
-    HardwareError,
-    NodeNotAccessible,
-    SystemCallFailed,
-    UnknownAbi,
-)
+from drivers.errors import HardwareError, SystemCallFailed, UnknownAbi
+from drivers.nodes import open_node
 from drivers.system import System
 
 KFD_NODE: Final = "/dev/kfd"
 LEAST_MINOR: Final = 9  # the first with AVAILABLE_MEMORY (kfd_ioctl.h, its list of versions)
 AGE_MINOR: Final = 14  # from 1.14 on: event ages, and RUNTIME_ENABLE is expected
+MISSING_REMEDY: Final = (
+    "Load the amdgpu module on a machine with an AMD GPU, or run the emulated board with EMULATE=1."
+)
 _RETRY = (errno.EAGAIN, errno.EINTR)
 _RETRIES: Final = 1000
 
@@ -34,7 +30,7 @@ class Kfd:
 
     def __init__(self, system: System, device: str) -> None:
         self.system, self.device = system, device
-        self.descriptor = open_node(system, KFD_NODE, device)
+        self.descriptor = open_node(system, KFD_NODE, device, MISSING_REMEDY)
         try:
             version = kfd.struct_kfd_ioctl_get_version_args()
             self.call("GET_VERSION", version)
@@ -178,63 +174,3 @@ class Kfd:
         argument = kfd.struct_kfd_ioctl_get_available_memory_args(gpu_id=gpu_id)
         self.call("AVAILABLE_MEMORY", argument)
         return int(argument.available)
-
-
-def open_node(system: System, path: str, device: str) -> int:
-    """Opens a device node; the error says what stands in the way, and what to do."""
-    try:
-        return system.open(path, os.O_RDWR)
-    except OSError as error:
-        name = errno.errorcode.get(error.errno or 0, str(error.errno))
-        if error.errno in (errno.EACCES, errno.EPERM):
-            detail, remedy = _no_permission(path, name)
-            raise NodeNotAccessible(detail, device=device, operation="open", remedy=remedy) from (
-                error
-            )
-        if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
-            raise DeviceNotAvailable(
-                missing_node(path), device=device, operation="open", remedy=MISSING_REMEDY,
-            ) from error
-        raise SystemCallFailed.wrap(error, f"open {path}", device) from error
-
-
-MISSING_REMEDY: Final = (
-    "Load the amdgpu module on a machine with an AMD GPU, or run the emulated board with EMULATE=1."
-)
-
-
-def missing_node(path: str = KFD_NODE) -> str:
-    """The sentence for a node that is not there, with the graphics modules that are loaded."""
-    known = ("amdgpu", "radeon", "nouveau", "nvidia", "i915", "xe")
-    try:
-        with open("/proc/modules", encoding="ascii", errors="replace") as file:
-            loaded = [name for name in (line.split()[0] for line in file) if name in known]
-    except OSError:
-        loaded = []
-    return f"{path} does not exist; loaded graphics modules: {', '.join(loaded) or 'none'}."
-
-
-def _no_permission(path: str, name: str) -> tuple[str, str]:
-    """The sentence and remedy for a node that this user may not open."""
-    try:
-        import grp
-
-        owner = os.stat(path).st_gid
-        names = {group.gr_gid: group.gr_name for group in grp.getgrall()}
-    except (ImportError, OSError):
-        return f"Cannot open {path} ({name}).", "Join the group that the node belongs to."
-    return permission_advice(path, name, owner, sorted(os.getgroups()), names)
-
-
-def permission_advice(
-    path: str, name: str, owner: int, mine: Sequence[int], names: Mapping[int, str]
-) -> tuple[str, str]:
-    """The same from what is known: the node's group, the user's groups, the names of groups."""
-    group = f"{names[owner]} ({owner})" if owner in names else f"{owner}, which has no name here"
-    joined = ", ".join(names.get(each, str(each)) for each in mine) or "none"
-    detail = f"Cannot open {path} ({name}): it belongs to group {group}; your groups are {joined}."
-    if owner in mine or name == "EPERM":
-        return detail, f"In a container, start it with `--device={path}`."
-    if owner not in names:  # a container has the host's numbers, not its names
-        return detail, f"Start the container with `--group-add {owner}`."
-    return detail, f"Run `sudo usermod -aG {names[owner]} $USER` and log in again."

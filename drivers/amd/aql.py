@@ -23,9 +23,9 @@ from typing import Final
 from autogen import hsa
 from drivers.amd import packets
 from drivers.amd.encode import POLL_INTERVAL, Pm4Encoder
-from drivers.amd.fields import Layout, single
 from drivers.amd.packets import Function, MemorySpace
 from drivers.encoded import EncodedList
+from drivers.fields import Layout, single
 from drivers.queue import Exec
 
 PACKET_DWORDS: Final = 16

@@ -7,10 +7,8 @@ nodes, which belong to the process (process.py).
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
-import threading
 import weakref
 from typing import Final
 
@@ -19,37 +17,24 @@ from compiler.target import Target
 from drivers.amd import process
 from drivers.amd.clock import AmdTimestamp, GpuClock
 from drivers.amd.events import Interrupts
-from drivers.amd.flight import Work
 from drivers.amd.generations import GENERATIONS
-from drivers.amd.memory import HOST, AmdAllocator, Block, GpuMemory
+from drivers.amd.memory import HOST, AmdAllocator, GpuMemory
 from drivers.amd.program import AmdProgram
 from drivers.amd.queue import AmdQueue
 from drivers.amd.topology import GpuNode, find_gpus
-from drivers.device import Device, Features
-from drivers.errors import (
-    ArgumentMismatch,
-    DeviceClosed,
-    DeviceNotAvailable,
-    ForkedProcess,
-    HardwareError,
-    QueueLimit,
-    SystemCallFailed,
-    UnsupportedGpu,
-)
-from drivers.memory import Buffer, CachePolicy, MemoryStatistics
+from drivers.blocks import Block
+from drivers.device import Features
+from drivers.errors import DeviceFault, HardwareError, SystemCallFailed, UnsupportedGpu
+from drivers.gpu import QUEUES, GpuDevice, check_index
+from drivers.memory import CachePolicy
 from drivers.queue import Timestamp
 from drivers.system import MAP_SHARED, PAGE_BYTES, PROT_READ, PROT_WRITE, System
-from drivers.timeline import DEFAULT_TIMEOUT_MS, Timeline
+from drivers.timeline import DEFAULT_TIMEOUT_MS, Home
 
-QUEUES: Final = 64
 _DOORBELL_PAGE_BYTES: Final = 0x2000  # kfd_doorbell.c: 1024 doorbells of 8 bytes for a process
-_IDLE_LOOKS: Final = 10  # close() gives up after this many looks, 10 ms apart, without progress
-_LOOK_NS: Final = 10_000_000
-
-_open_devices: weakref.WeakSet[AmdDevice] = weakref.WeakSet()
 
 
-class AmdDevice(Device):
+class AmdDevice(GpuDevice):
     """One GPU, `AMD:0`. Opening it again gives another device on the same GPU."""
 
     def __init__(
@@ -61,16 +46,8 @@ class AmdDevice(Device):
         memory_limit_bytes: int | None = None,
         cache_policy: CachePolicy | None = None,
     ) -> None:
-        self.name, self.timeout_ms = name, timeout_ms
-        self.unusable = "not open"
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._queues: list[AmdQueue] = []
+        super().__init__(name, timeout_ms)
         self._pinned: dict[int, Block] = {}
-        self._programs: weakref.WeakValueDictionary[CodeObject, AmdProgram] = (
-            weakref.WeakValueDictionary()
-        )
-        self._timelines = self._queue_number = 0
         self._doorbells = 0
         self.flush_address = 0
         self._process = process.process_of(system)
@@ -88,15 +65,14 @@ class AmdDevice(Device):
         reference = weakref.ref(self)
         self.interrupts = Interrupts(
             self._process, self.gpu_memory,
-            lambda: device._running() if (device := reference()) else (),
+            lambda: device.running() if (device := reference()) else (),
         )
         self.features = Features(
             host_access=True, waits_for=("host", "AMD", "LLVM", "CLANG"),
             separate_copy_engine=True, timestamp_ns=1e9 / self.generation.clock_hz,
             queues=min(QUEUES, self.node.copy_queues),
         )
-        self.unusable = ""
-        _open_devices.add(self)
+        self.start()
 
     @property
     def target(self) -> Target:
@@ -110,85 +86,10 @@ class AmdDevice(Device):
         """Local memory of one block."""
         return self.node.value("lds_size_in_kb", 64) << 10
 
-    @property
-    def memory(self) -> MemoryStatistics:
-        """How much of the GPU's memory it uses."""
-        return self.allocator.statistics
-
-    def alloc(self, size_bytes: int) -> Buffer:
-        """VRAM that the host sees, aligned to 64 bytes, with undefined contents."""
-        if self.unusable:
-            self.check_usable()
-        if not isinstance(size_bytes, int) or not 0 <= size_bytes < 1 << 62:
-            raise ArgumentMismatch(
-                f"A buffer has 0 to 2^62 bytes, not {size_bytes!r}.",
-                device=self.name, operation="alloc",
-            )
-        storage = self.allocator.allocate(size_bytes)
-        return Buffer(self.name, storage, storage.address, size_bytes)
-
-    def trim(self) -> None:
-        """Gives idle memory back to the system."""
-        self.allocator.trim()
-        self.command_allocator.trim()
-
-    def load(self, code: CodeObject) -> AmdProgram:
-        """Puts a kernel into executable memory; the same code object gives the same Program."""
-        self.check_usable()
-        with self._lock:
-            program = self._programs.get(code)
-            if program is None:
-                program = self._programs[code] = AmdProgram(self, code)
-        return program
-
     def timestamps(self, count: int) -> list[Timestamp]:
         """Places for a queue to write the GPU's clock, read in ns of CLOCK_BOOTTIME."""
         memory = self.alloc(8 * count)
         return [AmdTimestamp(memory.view(8 * i, 8), self.clock) for i in range(count)]
-
-    def timeline(self, name: str = "", initial: int = 0) -> Timeline:
-        """A timeline that the host signals, or a list in the middle of a queue."""
-        self.check_usable()
-        self._timelines += 1
-        own = name or f"{self._timelines - 1}"
-        return Timeline(
-            f"{self.name} timeline {own}", initial, self.timeout_ms, self.interrupts
-        )
-
-    def compute_queue(
-        self, name: str = "", *, ring_records: int = 1024, initial_value: int = 0
-    ) -> AmdQueue:
-        """A new queue for kernels: a PM4 ring, or an AQL ring that several XCCs share."""
-        return self._new_queue("compute", name, ring_records, initial_value)
-
-    def copy_queue(
-        self, name: str = "", *, ring_records: int = 1024, initial_value: int = 0
-    ) -> AmdQueue:
-        """A new queue for copies: a ring of an SDMA engine, which runs no kernels."""
-        return self._new_queue("copy", name, ring_records, initial_value)
-
-    def _new_queue(
-        self, kind: str, name: str, ring_records: int, initial_value: int
-    ) -> AmdQueue:
-        self.check_usable()
-        with self._lock:
-            limit = self.features.queues if kind == "copy" else QUEUES
-            if sum(each.kind == kind for each in self._queues) >= limit:
-                raise QueueLimit(
-                    f"{self.name} has {limit} queues open for {kind} work, the most it can have.",
-                    device=self.name, operation="queue",
-                    remedy="Close those you no longer need.",
-                )
-            own = f"{name or kind}{self._queue_number}" if not name else name
-            queue = AmdQueue(self, kind, own, ring_records, initial_value)
-            self._queue_number += 1
-            self._queues.append(queue)
-        return queue
-
-    def release_queue(self, queue: AmdQueue) -> None:
-        """Forgets a queue that has ended."""
-        with self._lock:
-            self._queues = [each for each in self._queues if each is not queue]
 
     # ---- what its queues need ----
 
@@ -205,68 +106,41 @@ class AmdDevice(Device):
                 raise SystemCallFailed.wrap(error, "mmap of doorbells", self.name) from error
         return self._doorbells + offset - page
 
-    def pin(self, page: int) -> None:
+    def pin(self, page: int) -> int:
         """Lets the GPU reach a page of the process, until the device is closed."""
         with self._lock:
             if page not in self._pinned:
                 self._pinned[page] = self.gpu_memory.pin(page, PAGE_BYTES)
+        return page
 
-    def check_reachable(self, buffer: Buffer) -> None:
-        """Refuses a buffer of another device, which the GPU does not reach."""
-        if buffer.device != self.name:
-            raise ArgumentMismatch(
-                f"{buffer!r} is not memory of {self.name}.", device=self.name, operation="record",
-                remedy="Copy it into a buffer of this device first.",
-            )
+    # ---- what every GPU's device asks of it ----
 
-    def _running(self) -> list[Work]:
-        return [
-            work for queue in list(self._queues) for work in queue.flight.first(
-                queue.timeline.value
-            ) if work.kind != "wait"
-        ]
+    @property
+    def home(self) -> Interrupts:
+        """Its interrupts."""
+        return self.interrupts
 
-    # ---- its end ----
+    @property
+    def fault(self) -> DeviceFault | None:
+        """A page fault or a reset."""
+        return self.interrupts.fault
 
-    def check_usable(self) -> None:
-        """Raises once the device was closed, or when it belongs to the parent of a fork."""
-        if self.unusable == "forked":
-            raise ForkedProcess(
-                f"{self.name} was opened by process {self._pid} and used in process "
-                f"{os.getpid()}, a fork of it; its address space is that one's.",
-                device=self.name, operation="check",
-                remedy="Open the device in the child, or start it with the 'spawn' method.",
-            )
-        if self.unusable:
-            raise DeviceClosed(f"{self.name} is closed.", device=self.name, operation="check")
+    def shares(self, home: Home) -> bool:
+        """Whether a home is of the same GPU."""
+        return isinstance(home, Interrupts) and home.gpu_id == self.node.gpu_id
 
-    def synchronize(self, timeout_ms: float | None = None) -> None:
-        """Waits for everything submitted to its queues so far."""
-        self.check_usable()
-        for queue in list(self._queues):
-            queue.synchronize(timeout_ms)
+    def make_program(self, code: CodeObject) -> AmdProgram:
+        """Puts a kernel into executable memory."""
+        return AmdProgram(self, code)
 
-    def close(self) -> None:
-        """Ends its queues and gives its memory back; waits for work that makes progress."""
-        if self.unusable:
-            return
-        with contextlib.suppress(HardwareError):
-            self._drain()
-        self._end()
+    def make_queue(
+        self, kind: str, name: str, ring_records: int, initial_value: int
+    ) -> AmdQueue:
+        """A PM4 ring, an AQL ring that several XCCs share, or an SDMA engine's."""
+        return AmdQueue(self, kind, name, ring_records, initial_value)
 
-    def _drain(self) -> None:
-        for queue in list(self._queues):
-            looks, before, point = 0, queue.progress, queue.last_point
-            while looks < _IDLE_LOOKS and not point.timeline.arrives(point.value, _LOOK_NS):
-                now = queue.progress
-                looks, before = (looks + 1 if now == before else 0), now
-
-    def _end(self) -> None:
-        self.unusable = "closed"
-        _open_devices.discard(self)
-        for queue in self._queues:
-            queue.stop()
-        self._queues.clear()
+    def release(self) -> None:
+        """Gives back pinned pages, doorbells and events."""
         for block in self._pinned.values():
             with contextlib.suppress(HardwareError):
                 self.gpu_memory.unpin(block)
@@ -276,30 +150,15 @@ class AmdDevice(Device):
                 self.system.munmap(self._doorbells, _DOORBELL_PAGE_BYTES)
         self._doorbells = 0
         self.interrupts.close()
-        self.command_allocator.close()
-        self.allocator.close()
 
-    def abandon(self) -> None:
-        """In a forked child: everything is the parent's."""
-        self.unusable = "forked"
+    def forget(self) -> None:
+        """The events are the parent's."""
         self.interrupts.forget()
-        for queue in self._queues:
-            queue.forget()
-
-    def __del__(self) -> None:
-        if not getattr(self, "unusable", "not open"):
-            self._end()
 
 
 def _choose(gpus: list[GpuNode], name: str) -> GpuNode:
     """The GPU of a device name, if this driver knows its generation."""
-    index = int(name.partition(":")[2] or 0)
-    if index >= len(gpus):
-        names = ", ".join(gpu.architecture for gpu in gpus) or "none"
-        raise DeviceNotAvailable(
-            f"{name} is not there; the kernel driver has {len(gpus)} GPUs ({names}).",
-            device=name, operation="open",
-        )
+    index = check_index(name, [gpu.architecture for gpu in gpus])
     gpu = gpus[index]
     if gpu.architecture not in GENERATIONS:
         raise UnsupportedGpu(
@@ -309,17 +168,4 @@ def _choose(gpus: list[GpuNode], name: str) -> GpuNode:
     return gpu
 
 
-def _close_all() -> None:
-    for device in list(_open_devices):
-        device._end()
-
-
-def _abandon_all() -> None:
-    for device in list(_open_devices):
-        device.abandon()
-    process.forget_parent()
-
-
-atexit.register(_close_all)
-os.register_at_fork(after_in_child=_abandon_all)
-
+os.register_at_fork(after_in_child=process.forget_parent)

@@ -1,99 +1,55 @@
 """Steps to packets: one block of bytes that holds a list's packets and then its arguments.
 
-A block runs as an indirect buffer. What a replay changes is left open in the patch table; a
-list whose *shape* depends on Vars (a copy's packets, a wait that a 32-bit comparison must
-widen) is `fluid`: it is encoded anew for each replay.
+A block runs as an indirect buffer.
 """
 
 from __future__ import annotations
 
 import struct
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from drivers.amd import packets
-from drivers.amd.fields import Layout
 from drivers.amd.packets import DataSelect, Function, InterruptSelect, MemorySpace
 from drivers.amd.program import AmdProgram
 from drivers.amd.sdma import POLL_FOREVER
 from drivers.encoded import EncodedList, encode_arguments, line_aligned
-from drivers.errors import ArgumentMismatch
-from drivers.memory import Buffer, Storage
+from drivers.encoder import ALL_32, StepEncoder
+from drivers.fields import Layout
 from drivers.queue import (
     GRID_LIMITS,
-    Barrier,
-    Copy,
     Exec,
-    Poll,
-    Signal,
     Size,
-    Stamp,
     Step,
-    Wait,
-    Write,
 )
 from drivers.timeline import Point
-from drivers.variables import INTEGER, MOMENT, UNSIGNED, Encoding, PatchTable, Var
+from drivers.variables import INTEGER, MOMENT, Encoding, Var
 
 if TYPE_CHECKING:
+    from drivers.amd.device import AmdDevice
     from drivers.amd.queue import AmdQueue
 
 _FUNCTIONS = {">=": Function.GREATER_EQUAL, "==": Function.EQUAL}
-_ALL_32, _ALL_64 = (1 << 32) - 1, (1 << 64) - 1
+_ALL_64 = (1 << 64) - 1
 POLL_INTERVAL = 4  # clocks between two looks of WAIT_REG_MEM, in units of 16
 _SCRATCH_WORD3 = 0x20C14000  # SQ_BUF_RSRC_WORD3: unformatted, swizzled by thread
 
 
-def is_fluid(steps: Sequence[Step], wait_bits: int) -> bool:
-    """Whether the list must be encoded anew for each replay."""
-    for step in steps:
-        if isinstance(step, Copy) and any(
-            isinstance(each, Var) for each in (step.destination, step.source, step.size_bytes)
-        ):
-            return True
-        if wait_bits < 64 and isinstance(step, Wait):
-            return True
-    return False
+class Encoder(StepEncoder):
+    """Packets, then the arguments of kernels."""
 
-
-def variables_of(steps: Sequence[Step]) -> list[str]:
-    """The names of the Vars in a list, each once, in order."""
-    found: dict[str, None] = {}
-    for step in steps:
-        for name in step.__dataclass_fields__:
-            value = getattr(step, name)
-            for each in value if isinstance(value, tuple) else (value,):
-                if isinstance(each, Var):
-                    found[each.name] = None
-    return list(found)
-
-
-class Encoder(ABC):
-    """Encodes one list of steps. `values` are those of Vars in a fluid list."""
-
+    queue: AmdQueue
+    device: AmdDevice
     pad_dwords: ClassVar[int] = 1
     nothing: ClassVar[list[int]] = packets.NOP(0).encode()
 
     def __init__(
         self, queue: AmdQueue, steps: Sequence[Step], values: dict[str, Any] | None = None
     ) -> None:
-        self.queue, self.device = queue, queue.device
-        self.words: list[int] = []
-        self.table = PatchTable(self.device.name)
-        self.keep: list[Storage] = []
-        self._values = values or {}
         self._arguments = bytearray()
         self._bases: list[tuple[int, int]] = []  # where in the words, which byte of the arguments
         self._late: list[tuple[Any, ...]] = []  # patches of arguments, whose place comes last
-        if steps and not isinstance(steps[0], (Wait, Barrier, Poll)):  # those begin so themselves
-            self.begin()
-        for step in steps:
-            self.encode(step)
-
-    @abstractmethod
-    def begin(self) -> None:
-        """Sees what was written before the list was submitted."""
+        super().__init__(queue, steps, values)
 
     def finish(self) -> EncodedList:
         """The whole block."""
@@ -116,122 +72,11 @@ class Encoder(ABC):
             )
         return EncodedList(block, count, self.table, bases)
 
-    def encode(self, step: Step) -> None:
-        """Appends the packets of one step."""
-        match step:
-            case Exec():
-                self.exec(step)
-            case Wait(point):
-                self.wait(point)
-            case Signal(point):
-                self.signal(point)
-            case Stamp(timestamp):
-                self.stamp(timestamp.buffer.gpu_addr)
-            case Barrier():
-                self.barrier()
-            case Copy():
-                self.copy(step)
-            case Write(buffer, value, size):
-                self.write(buffer.gpu_addr, value, size)
-            case Poll(buffer, value, compare, size):
-                self.poll(buffer.gpu_addr, value, size, _FUNCTIONS[compare])
-
     def add(self, layout: Layout, *tail: int, **values: int) -> int:
         """Appends a packet; returns the number of its first dword."""
         at = len(self.words)
         self.words += layout(*tail, **values).encode()
         return at
-
-    def leave_open(
-        self, var: Var, encoding: Encoding, word: int, where: str, **limits: int
-    ) -> None:
-        """Leaves a dword, or two, of the packets to a Var."""
-        self.table.add(var, encoding, 4 * word, where, **limits)
-
-    def word(self, value: Size, size_bytes: int, at: int, what: str) -> None:
-        """Puts the value of a write or poll at a dword: now, or at replay."""
-        if isinstance(value, int):
-            return
-        where = f"the value of {what}"
-        if size_bytes == 8:
-            self.leave_open(value, UNSIGNED, at, where)
-        else:
-            self.leave_open(
-                value, INTEGER, at, where, width=4, minimum=0, maximum=_ALL_32
-            )
-
-    def given(self, value: Any, kind: type, what: str) -> Any:
-        """A value that may be a Var of a fluid list, and then must be of a type."""
-        if not isinstance(value, Var):
-            return value
-        found = self._values[value.name]
-        if not isinstance(found, kind):
-            raise ArgumentMismatch(
-                f"The Var {value.name!r} takes {what}, not {found!r}.",
-                device=self.device.name, operation="replay",
-            )
-        return found
-
-    def copy(self, step: Copy) -> None:
-        """A copy, whose buffers may overlap: then it goes through memory of its own."""
-        size = int(self.given(step.size_bytes, int, "an integer"))
-        target = self.given(step.destination, Buffer, "a Buffer")
-        source = self.given(step.source, Buffer, "a Buffer")
-        for where, buffer in (("destination", target), ("source", source)):
-            if not 0 <= size <= buffer.size_bytes:
-                raise ArgumentMismatch(
-                    f"the {where} of a copy is {size} bytes, but the buffer has "
-                    f"{buffer.size_bytes} bytes.",
-                    device=self.device.name, operation="replay",
-                )
-        for buffer in (target, source):
-            self.device.check_reachable(buffer)
-        start, end = source.gpu_addr, target.gpu_addr
-        if not size or start == end:
-            return
-        if abs(start - end) < size:
-            between = self.device.allocator.allocate(size)
-            self.keep.append(between)
-            self.copy_apart(between.address, start, size)
-            self.barrier()
-            start = between.address
-        self.copy_apart(end, start, size)
-
-    def in_pieces(self, size_bytes: int, limit: int) -> list[tuple[int, int]]:
-        """Offsets and sizes of pieces of at most `limit` bytes."""
-        return [(at, min(limit, size_bytes - at)) for at in range(0, size_bytes, limit)]
-
-    @abstractmethod
-    def exec(self, step: Exec) -> None:
-        """Runs a kernel."""
-
-    @abstractmethod
-    def wait(self, point: Point | Var) -> None:
-        """Waits for a Point."""
-
-    @abstractmethod
-    def signal(self, point: Point | Var) -> None:
-        """Moves a timeline, and interrupts the host."""
-
-    @abstractmethod
-    def stamp(self, address: int) -> None:
-        """Writes the clock."""
-
-    @abstractmethod
-    def barrier(self) -> None:
-        """Everything before is finished and visible."""
-
-    @abstractmethod
-    def copy_apart(self, target: int, source: int, size_bytes: int) -> None:
-        """Copies between places that do not overlap."""
-
-    @abstractmethod
-    def write(self, address: int, value: Size, size_bytes: int) -> None:
-        """Writes a word."""
-
-    @abstractmethod
-    def poll(self, address: int, value: Size, size_bytes: int, function: Function) -> None:
-        """Waits for a word."""
 
 
 class Pm4Encoder(Encoder):
@@ -243,15 +88,7 @@ class Pm4Encoder(Encoder):
 
     def exec(self, step: Exec) -> None:
         """Appends the program's launch with its grid, arguments and scratch."""
-        program, device = step.program, self.device
-        if not isinstance(program, AmdProgram) or program.device_name != device.name:
-            raise ArgumentMismatch(
-                f"Program {program.name} was not loaded on {device.name}.",
-                device=device.name, operation="exec",
-            )
-        for argument in step.arguments:
-            if isinstance(argument, Buffer):
-                device.check_reachable(argument)
+        program, device = self.check_kernel(step, AmdProgram), self.device
         if 0 in step.grid:
             return
         at, launch = len(self.words), program.launch
@@ -293,11 +130,11 @@ class Pm4Encoder(Encoder):
         for place in places.get("scratch buffer", ()):
             first = at + place
             self._pair(first, scratch.address | 1 << 63)  # SWIZZLE_ENABLE
-            self.words[first + 2] = _ALL_32
+            self.words[first + 2] = ALL_32
             self.words[first + 3] = _SCRATCH_WORD3
 
     def _pair(self, at: int, value: int) -> None:
-        self.words[at : at + 2] = [value & _ALL_32, value >> 32]
+        self.words[at : at + 2] = [value & ALL_32, value >> 32]
 
     def refresh(self) -> None:
         """Sees what others wrote: the host, copy queues, other devices."""
@@ -350,7 +187,7 @@ class Pm4Encoder(Encoder):
         layout = packets.WAIT_REG_MEM64 if size_bytes == 8 else packets.WAIT_REG_MEM
         return self.add(
             layout, function=function, mem_space=MemorySpace.MEMORY, address=address,
-            reference=value, mask=_ALL_64 if size_bytes == 8 else _ALL_32,
+            reference=value, mask=_ALL_64 if size_bytes == 8 else ALL_32,
             poll_interval=POLL_INTERVAL,
         )
 
@@ -396,20 +233,20 @@ class Pm4Encoder(Encoder):
     def write(self, address: int, value: Size, size_bytes: int) -> None:
         """Writes through the L2 cache and waits until it is there."""
         number = value if isinstance(value, int) else 0
-        data = [number & _ALL_32, number >> 32][: size_bytes // 4]
+        data = [number & ALL_32, number >> 32][: size_bytes // 4]
         at = self.add(
             packets.WRITE_DATA, *data, dst_sel=packets.WriteDestination.L2, wr_confirm=1,
             address=address,
         )
         self.word(value, size_bytes, at + packets.WRITE_DATA.size_dwords, "write")
 
-    def poll(self, address: int, value: Size, size_bytes: int, function: Function) -> None:
+    def poll(self, address: int, value: Size, size_bytes: int, compare: str) -> None:
         """Waits for memory; 8 bytes where the hardware compares as many."""
         number = value if isinstance(value, int) else 0
         if size_bytes * 8 > self.device.generation.wait_bits:
             self.queue.check_narrow(value)
             size_bytes = 4
-        at = self._wait_memory(address, number, size_bytes, function)
+        at = self._wait_memory(address, number, size_bytes, _FUNCTIONS[compare])
         layout = packets.WAIT_REG_MEM64 if size_bytes == 8 else packets.WAIT_REG_MEM
         self.word(value, size_bytes, at + layout.dword_of("reference"), "poll")
         self.refresh()
@@ -426,12 +263,7 @@ class SdmaEncoder(Encoder):
 
     def exec(self, step: Exec) -> None:
         """Refuses: the engine runs no kernels."""
-        raise ArgumentMismatch(
-            f"Kernel {step.program.name} cannot run on {self.queue.timeline.name}: a copy queue "
-            "of this device only copies.",
-            device=self.device.name, operation="exec",
-            remedy="Use dev.compute_queue().",
-        )
+        raise self.refuse_kernel(step)
 
     def wait(self, point: Point | Var) -> None:
         """The engine compares 32 bits: the queue widens it."""
@@ -444,7 +276,7 @@ class SdmaEncoder(Encoder):
         sdma, values = self.device.generation.sdma, self.device.generation.sdma.fence_values
         address = self.queue.bridge.reachable(point) if isinstance(point, Point) else 0
         value = point.value if isinstance(point, Point) else 0
-        low = self.add(sdma.fence, **values, addr=address, data=value & _ALL_32)
+        low = self.add(sdma.fence, **values, addr=address, data=value & ALL_32)
         high = self.add(
             sdma.fence, **values, addr=address + 4 if address else 0, data=value >> 32
         )
@@ -477,21 +309,21 @@ class SdmaEncoder(Encoder):
     def write(self, address: int, value: Size, size_bytes: int) -> None:
         """One or two dwords."""
         sdma, number = self.device.generation.sdma, value if isinstance(value, int) else 0
-        data = [number & _ALL_32, number >> 32][: size_bytes // 4]
+        data = [number & ALL_32, number >> 32][: size_bytes // 4]
         at = self.add(sdma.write, *data, dst_addr=address, count=len(data) - 1)
         self.word(value, size_bytes, at + sdma.write.size_dwords, "write")
 
-    def poll(self, address: int, value: Size, size_bytes: int, function: Function) -> None:
+    def poll(self, address: int, value: Size, size_bytes: int, compare: str) -> None:
         """Compares 32 bits."""
         if size_bytes == 8:
             self.queue.check_narrow(value)
         number = value if isinstance(value, int) else 0
-        at = self._poll(address, number, function)
+        at = self._poll(address, number, _FUNCTIONS[compare])
         where = self.device.generation.sdma.poll.dword_of("value")
         self.word(value, 4, at + where, "poll")
 
     def _poll(self, address: int, value: int, function: Function) -> int:
         return self.add(
             self.device.generation.sdma.poll, func=function, mem_poll=1, addr=address,
-            value=value, mask=_ALL_32, interval=POLL_INTERVAL, retry_count=POLL_FOREVER,
+            value=value, mask=ALL_32, interval=POLL_INTERVAL, retry_count=POLL_FOREVER,
         )

@@ -16,10 +16,11 @@ from typing import Final
 from autogen import kfd as uapi
 from drivers.amd.abi import Kfd
 from drivers.amd.faults import hardware_exception, memory_exception
-from drivers.amd.flight import Work
-from drivers.amd.memory import GpuMemory, TimelineLines
+from drivers.amd.memory import GpuMemory
 from drivers.amd.process import KfdProcess
+from drivers.blocks import TimelineLines
 from drivers.errors import DeviceFault, HardwareError
+from drivers.flight import Work
 from drivers.native.image import native
 from drivers.timeline import SPIN_NS, reclaimer
 

@@ -23,8 +23,8 @@ from autogen import (
     vega10_enum,
 )
 from drivers.amd import packets
-from drivers.amd.fields import Layout, put, single
 from drivers.amd.sdma import SDMA_4, SDMA_5, SDMA_6, SdmaPackets
+from drivers.fields import Layout, put, single
 
 # GC segments of the parts whose bases the discovery table gives; all of them have these two.
 _GFX9_SEGMENTS = ip_offset.ALDEBARAN["GC"][0]

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Final
 from autogen import hsa
 from autogen import kfd as uapi
 from drivers.amd import aql, packets
-from drivers.amd.memory import HOST, VRAM, VRAM_UNCACHED, Block, page_aligned
+from drivers.amd.memory import HOST, VRAM, VRAM_UNCACHED
 from drivers.amd.packets import DataSelect, InterruptSelect
+from drivers.blocks import Block, page_aligned
 from drivers.errors import HardwareError, OutOfDeviceMemory, QueueLimit, SystemCallFailed
 from drivers.native.image import native
 from drivers.native.layout import RingState

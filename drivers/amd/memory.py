@@ -7,20 +7,16 @@ name the nearest one.
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import errno
-import os
-import threading
-from dataclasses import dataclass
 from typing import Final
 
 from autogen import kfd as uapi
 from drivers.amd.abi import Kfd
 from drivers.amd.topology import GpuNode
+from drivers.blocks import Block, BlockMemory, page_aligned
 from drivers.errors import BarTooSmall, HardwareError, SystemCallFailed
 from drivers.memory import Allocator, CachePolicy, format_bytes
-from drivers.native.layout import LINE_BYTES
 from drivers.system import (
     MAP_ANONYMOUS,
     MAP_FIXED,
@@ -64,30 +60,14 @@ PINNED: Final = (
 """Memory of the process, where it is."""
 
 
-def page_aligned(size_bytes: int) -> int:
-    """Rounded up to whole pages."""
-    return -(-size_bytes // PAGE_BYTES) * PAGE_BYTES
-
-
-@dataclass(frozen=True)
-class Block:
-    """One allocation of the kernel driver."""
-
-    address: int
-    size_bytes: int
-    handle: int
-    kind: str
-
-
-class GpuMemory:
-    """Allocates for one GPU. Whoever takes a block gives it back."""
+class GpuMemory(BlockMemory):
+    """Allocates for one GPU."""
 
     def __init__(
         self, system: System, kfd: Kfd, render: int, node: GpuNode, device: str
     ) -> None:
-        self.system, self.kfd, self.device = system, kfd, device
-        self.render, self.node = render, node
-        self.blocks: dict[int, Block] = {}
+        super().__init__(system, device)
+        self.kfd, self.render, self.node = kfd, render, node
 
     def take(self, size_bytes: int, flags: int, kind: str) -> Block:
         """Memory for GPU and host, of whole pages, zeroed by the kernel."""
@@ -155,9 +135,21 @@ class GpuMemory:
     def give_back(self, block: Block) -> None:
         """Frees a block on all sides. What the GPU does not let go stays, with its address."""
         self.blocks.pop(block.address, None)
-        self.kfd.unmap(block.handle, [self.node.gpu_id])
-        self.kfd.free(block.handle)
+        self.unreach(block)
+        self.free(block)
         self.system.munmap(block.address, block.size_bytes)
+
+    def take_page(self, kind: str) -> Block:
+        """A page of the host's memory that the GPU reaches."""
+        return self.take(PAGE_BYTES, HOST, kind)
+
+    def unreach(self, block: Block) -> None:
+        """Takes a block away from the GPU."""
+        self.kfd.unmap(block.handle, [self.node.gpu_id])
+
+    def free(self, block: Block) -> None:
+        """Frees a block."""
+        self.kfd.free(block.handle)
 
     def room(self) -> str:
         """How much VRAM is free, and the largest piece that this device holds, for an error."""
@@ -170,23 +162,6 @@ class GpuMemory:
             f"{free} of {format_bytes(self.node.vram_bytes)} free, the largest piece held is "
             f"{format_bytes(largest)}"
         )
-
-    def nearest(self, address: int) -> tuple[Block, int] | None:
-        """The block at or next to an address, and how far from its start the address is."""
-        starts = sorted(self.blocks)
-        at = bisect.bisect_right(starts, address)
-        near = [self.blocks[start] for start in starts[max(0, at - 1) : at + 1]]
-        if not near:
-            return None
-
-        def distance(block: Block) -> int:
-            end = block.address + block.size_bytes
-            return 0 if block.address <= address < end else min(
-                abs(address - end), abs(block.address - address)
-            )
-
-        best = min(near, key=distance)
-        return best, address - best.address
 
 
 class AmdAllocator(Allocator):
@@ -207,85 +182,3 @@ class AmdAllocator(Allocator):
 
     def _give_back(self, address: int, size_bytes: int) -> None:
         self._memory.give_back(self._memory.blocks[address])
-
-
-class TimelineLines:
-    """Cache lines for timelines in memory that the GPU writes, a page at a time.
-
-    A timeline outlives its device: at `close` pages that are still in use are replaced, at the
-    same address, by memory of the process with the same contents.
-    """
-
-    def __init__(self, memory: GpuMemory) -> None:
-        self._memory = memory
-        self._lock = threading.Lock()
-        self._pages: dict[int, Block | None] = {}  # None: the process's own since close()
-        self._free: list[int] = []
-        self._used: dict[int, int] = {}
-        self._returned: list[int] = []  # by __del__, which may hold any lock
-
-    def take(self) -> int:
-        """A line."""
-        with self._lock:
-            self._collect()
-            if not self._free:
-                block = self._memory.take(PAGE_BYTES, HOST, "timelines")
-                self._pages[block.address] = block
-                self._used[block.address] = 0
-                self._free.extend(range(block.address, block.address + PAGE_BYTES, LINE_BYTES))
-            line = self._free.pop()
-            self._used[line & -PAGE_BYTES] += 1
-            return line
-
-    def give_back(self, line: int) -> None:
-        """Takes a line back that nobody will look at any more."""
-        self._returned.append(line)
-        if self._lock.acquire(blocking=False):
-            try:
-                self._collect()
-            finally:
-                self._lock.release()
-
-    def _collect(self) -> None:
-        while self._returned:
-            line = self._returned.pop()
-            page = line & -PAGE_BYTES
-            self._used[page] -= 1
-            if self._pages[page] is not None:
-                self._free.append(line)
-            elif not self._used[page]:
-                del self._pages[page], self._used[page]
-                with contextlib.suppress(OSError):
-                    self._memory.system.munmap(page, PAGE_BYTES)
-
-    def close(self) -> None:
-        """Takes all pages off the GPU."""
-        with self._lock:
-            self._collect()
-            self._free.clear()
-            for page, block in list(self._pages.items()):
-                if block is None:
-                    continue
-                with contextlib.suppress(HardwareError, OSError):
-                    self._leave(page, block)
-
-    def _leave(self, page: int, block: Block) -> None:
-        if not self._used[page]:
-            del self._pages[page], self._used[page]
-            self._memory.give_back(block)
-            return
-        from drivers.timeline import memory_view
-
-        self._memory.blocks.pop(page, None)
-        self._memory.kfd.unmap(block.handle, [self._memory.node.gpu_id])
-        # A file, so that waiters of other threads see one page or the other, never an empty one.
-        descriptor = os.memfd_create("timelines", os.MFD_CLOEXEC)
-        try:
-            os.write(descriptor, memory_view(page, PAGE_BYTES))
-            self._memory.system.mmap(
-                PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, descriptor, 0, page
-            )
-        finally:
-            os.close(descriptor)
-        self._pages[page] = None
-        self._memory.kfd.free(block.handle)

@@ -13,7 +13,7 @@ from typing import Final
 
 from autogen import pm4_mesa, pm4_nv, pm4_packets, pm4_rocr
 from autogen.pm4_packets import PACKETS as TABLES
-from drivers.amd.fields import Field, Layout, Packet, Piece, decode, fields_of, flag, single
+from drivers.fields import Field, Layout, Packet, Piece, decode, fields_of, flag, single
 
 SH_REG_START: Final = pm4_nv.PACKET3_SET_SH_REG_START
 UCONFIG_REG_START: Final = pm4_nv.PACKET3_SET_UCONFIG_REG_START

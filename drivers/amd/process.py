@@ -11,9 +11,11 @@ import threading
 import weakref
 from typing import Final
 
-from drivers.amd.abi import AGE_MINOR, Kfd, open_node
-from drivers.amd.memory import HOST, Block, GpuMemory
+from drivers.amd.abi import AGE_MINOR, MISSING_REMEDY, Kfd
+from drivers.amd.memory import HOST, GpuMemory
 from drivers.amd.topology import GpuNode
+from drivers.blocks import Block
+from drivers.nodes import open_node
 from drivers.system import RealSystem, System
 
 EVENT_PAGE_BYTES: Final = 0x8000  # kfd_events.h: 4096 events of 8 bytes
@@ -43,7 +45,7 @@ class KfdProcess:
         with self.lock:
             descriptor = self._renders.get(node.gpu_id)
             if descriptor is None:
-                descriptor = open_node(self.system, node.render_node, device)
+                descriptor = open_node(self.system, node.render_node, device, MISSING_REMEDY)
                 try:
                     self.kfd.acquire_vm(descriptor, node.gpu_id)
                     if not self._enabled and self.kfd.version >= (1, AGE_MINOR):

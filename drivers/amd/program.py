@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 from autogen import amdhsa
 from compiler.code_object import CodeObject
 from drivers.amd import packets
-from drivers.amd.fields import get, single
 from drivers.errors import ArgumentMismatch, MalformedInput
-from drivers.queue import Program
+from drivers.fields import get, single
+from drivers.gpu import GpuProgram
 
 if TYPE_CHECKING:
     from drivers.amd.generations import Generation
@@ -98,7 +98,7 @@ class Launch:
     scratch_at: dict[str, tuple[int, ...]]
 
 
-class AmdProgram(Program):
+class AmdProgram(GpuProgram):
     """A kernel in a GPU's memory."""
 
     def __init__(self, device: Loader, code: CodeObject) -> None:

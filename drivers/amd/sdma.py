@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from autogen import sdma_v4, sdma_v5, sdma_v6
-from drivers.amd.fields import Field, Layout, Packet, decode, fields_of
+from drivers.fields import Field, Layout, Packet, decode, fields_of
 
 POLL_FOREVER = 0xFFF  # retry_count of POLL_REGMEM: all ones never gives up
 UNCACHED = 3  # mtype of a FENCE: MTYPE_UC

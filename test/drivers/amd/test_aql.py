@@ -11,8 +11,8 @@ import pytest
 from autogen import hsa, kfd
 from drivers import Var, open_device
 from drivers.amd import aql, packets
-from drivers.amd.fields import decode
 from drivers.errors import DeviceHang
+from drivers.fields import decode
 from drivers.timeline import memory_view
 from test.drivers import kernels
 from test.drivers.amd.scripted import ScriptedSystem

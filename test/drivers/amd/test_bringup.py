@@ -11,7 +11,6 @@ import pytest
 from autogen import kfd
 from drivers import open_device, probe
 from drivers.amd import packets, process
-from drivers.amd.abi import permission_advice
 from drivers.amd.generations import GENERATIONS
 from drivers.amd.hardware import save_area
 from drivers.amd.topology import NODES, find_gpus
@@ -27,6 +26,7 @@ from drivers.errors import (
     UnknownAbi,
     UnsupportedGpu,
 )
+from drivers.nodes import permission_advice
 from drivers.timeline import memory_view
 from test.drivers import kernels
 from test.drivers.amd.scripted import GPU_ID, ScriptedSystem

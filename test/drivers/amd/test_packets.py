@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivers.amd import packets
-from drivers.amd.fields import decode
 from drivers.amd.generations import GENERATIONS, architecture_name
 from drivers.amd.sdma import SDMA_4, SDMA_5, SDMA_6, UNCACHED
+from drivers.fields import decode
 
 PM4 = (*packets._COMMON, packets.RELEASE_MEM_GFX9, packets.RELEASE_MEM_GFX10,
        packets.ACQUIRE_MEM_GFX9, packets.ACQUIRE_MEM_GFX10)  # fmt: skip

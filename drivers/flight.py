@@ -11,10 +11,13 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from drivers.blocks import Block
 from drivers.memory import Buffer, format_bytes
 from drivers.queue import Copy, Exec, Origin, Step, Wait
 from drivers.timeline import Point, Timeline
 from drivers.variables import Var
+
+_NAMED = 4  # kernels that a sentence names; the rest are counted
 
 
 class Extent(NamedTuple):
@@ -113,3 +116,37 @@ class Flight:
     def clear(self) -> None:
         """Forgets all."""
         self._lists.clear()
+
+
+def either(running: Sequence[Work]) -> str:
+    """What may have been running."""
+    if not running:
+        return "no kernel that is known"
+    named = [str(work) for work in running[:_NAMED]]
+    if len(running) > _NAMED:
+        named.append(f"{len(running) - _NAMED} more")
+    return named[0] if len(named) == 1 else f"one of: {'; '.join(named)}"
+
+
+def neighbour(
+    nearest: tuple[Block, int] | None, address: int, running: Sequence[Work]
+) -> str:
+    """The nearest buffer of what may have been running, else the nearest allocation."""
+    extents = [
+        (f"buffer {extent.name} of {work.name}", extent.address, extent.size_bytes)
+        for work in running for extent in work.extents
+    ]
+    if not extents:
+        if nearest is None:
+            return "nothing is allocated"
+        block = nearest[0]
+        extents = [(f"memory for {block.kind}", block.address, block.size_bytes)]
+    name, start, size = min(
+        extents, key=lambda each: max(each[1] - address, address - (each[1] + each[2]), 0)
+    )
+    whole = f"{name} ({format_bytes(size)} at {start:#x})"
+    if address < start:
+        return f"{start - address} bytes before {whole}"
+    if address < start + size:
+        return f"byte {address - start} of {whole}"
+    return f"{address - start - size} bytes past {whole}"
