@@ -2,25 +2,35 @@
 
 An index is an int, a slice, None, Ellipsis, or whole numbers in a list or tensor; several lists or
 tensors broadcast together, as in NumPy. Positions given as numbers are checked at once; positions
-in a tensor that lie outside read 0, because they are known only on the device.
+in a tensor that lie outside read 0, because they are known only on the device. A mask of bools
+stands for the positions where it is true; how many they are is read when the index is used.
 """
 
 from __future__ import annotations
 
-from typing import Any, Self
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from compiler.dtype import dtypes
+from compiler.dtype import ConstType, dtypes
 from compiler.ir import Extent, Node
 from tinyhw.core import to_extent
 from tinyhw.errors import DtypeError, IndexOutOfRange, NotSupported, ShapeError
 from tinyhw.movement import broadcast_shape, product
-from tinyhw.reductions import Reductions
+from tinyhw.scans import Scans
 from tinyhw.variable import Variable
 
 
-class Indexing(Reductions):
+class _Column(NamedTuple):
+    """The positions along one axis that a mask names, of an axis of `extent`."""
+
+    positions: Any
+    extent: Extent
+
+
+class Indexing(Scans):
     """Reading parts of a tensor by position."""
 
     __slots__ = ()
@@ -31,7 +41,7 @@ class Indexing(Reductions):
 
     def _indexed(self, index: Any) -> tuple[Self, dict[int, Self]]:
         """The movement part of an index done, and the positions left to read: view axis -> them."""
-        entries = _without_ellipsis(index, self.ndim)
+        entries = _without_ellipsis(self._without_masks(index), self.ndim)
         x = self
         shape: list[Extent] = []
         positions: dict[int, Self] = {}
@@ -52,6 +62,14 @@ class Indexing(Reductions):
                 steps.append((axis, abs(step)))
                 count = stop - start
                 shape.append(-(-count // abs(step)) if isinstance(count, int) else to_extent(count))
+            elif isinstance(entry, _Column):
+                if entry.extent != n:
+                    raise IndexOutOfRange(
+                        f"A mask of {entry.extent} along axis {axis} meets the shape {self.shape}."
+                    )
+                limits.append((0, n))
+                positions[len(shape)] = entry.positions
+                shape.append(n)
             elif isinstance(entry, list | tuple | np.ndarray | Indexing):
                 limits.append((0, n))
                 positions[len(shape)] = self._positions(entry, n)
@@ -69,11 +87,6 @@ class Indexing(Reductions):
     def _positions(self, entry: Any, extent: Extent) -> Self:
         """Positions along an axis, non-negative or -1 for what lies outside."""
         if isinstance(entry, Indexing):
-            if entry.dtype is dtypes.bool:
-                raise NotSupported(
-                    "Indexing with a bool mask is not supported yet: the size of the result would "
-                    "depend on the data. Use `mask.where(x, 0)` or `masked_fill`."
-                )
             if not dtypes.is_int(entry.dtype):
                 raise DtypeError(f"A tensor index holds integers, not {entry.dtype}.")
             given: Self = entry.detach().to(self.device)  # type: ignore[assignment]
@@ -81,10 +94,6 @@ class Indexing(Reductions):
             array = np.array(entry)
             if array.size == 0:
                 array = array.astype(np.int64)
-            if array.dtype.kind == "b":
-                raise NotSupported(
-                    "Indexing with a list of bools is not supported yet; give the positions."
-                )
             if array.dtype.kind not in "iu":
                 raise DtypeError(f"A list index holds integers, not {array.dtype}.")
             _check_positions(array, extent)
@@ -99,10 +108,41 @@ class Indexing(Reductions):
             return extent
         return self._wrap(extent, self._device).cast(dtypes.int32)
 
+    def _without_masks(self, index: Any) -> list[Any]:
+        """The entries of an index, a mask as one column of positions for each of its axes."""
+        entries: list[Any] = []
+        for entry in index if isinstance(index, tuple) else (index,):
+            mask = entry
+            if isinstance(entry, list | tuple) and _holds_bools(entry):
+                mask = np.array(entry)
+            if isinstance(mask, np.ndarray) and mask.dtype == bool:
+                for extent, places in zip(mask.shape, mask.nonzero(), strict=True):
+                    column = self._upload(places.astype(np.int32), self.device)
+                    entries.append(_Column(column, extent))
+            elif isinstance(mask, Indexing) and mask.dtype is dtypes.bool and mask.ndim:
+                places_ = mask.to(self.device).nonzero()
+                entries += [_Column(places_[:, i], n) for i, n in enumerate(mask.shape)]
+            else:
+                entries.append(entry)
+        return entries
+
     def _gathered(self, positions: dict[int, Self]) -> Self:
         """The elements at `positions`, which stand for axes of this tensor.
 
         The new axes stand where the positions stood if those were neighbours, else in front.
+        """
+        source, flat, first = self._rows(positions)
+        result = source._at(flat)
+        if not first:
+            return result
+        k = flat.ndim
+        order = (*range(k, k + first), *range(k), *range(k + first, result.ndim))
+        return result.permute(order)
+
+    def _rows(self, positions: dict[int, Self]) -> tuple[Self, Self, int]:
+        """(the indexed axes as one in front, the rows of it to read, the first of those axes).
+
+        The last is 0 if the indexed axes are not neighbours. Rows outside are negative or too big.
         """
         axes = sorted(positions)
         rest = [a for a in range(self.ndim) if a not in axes]
@@ -119,15 +159,12 @@ class Indexing(Reductions):
             flat = inside.where(flat, -1)
         merged = product(self.shape[a] for a in axes)
         source = self.permute((*axes, *rest)).reshape((merged, *(self.shape[a] for a in rest)))
-        result = source._derive(
-            source._node.gather(flat._broadcast_to(shape)._node.cast(dtypes.index)), flat
-        )
-        first = axes[0]
-        if axes != list(range(first, first + len(axes))) or first == 0:
-            return result
-        k = len(shape)
-        order = (*range(k, k + first), *range(k), *range(k + first, result.ndim))
-        return result.permute(order)
+        first = axes[0] if axes == list(range(axes[0], axes[0] + len(axes))) else 0
+        return source, flat._broadcast_to(shape), first
+
+    def _at(self, rows: Self) -> Self:
+        """Elements of axis 0 by their positions, 0 for those outside."""
+        return self._derive(self._node.gather(rows._node.cast(dtypes.index)), rows)
 
     # ---- along one axis ----
     def gather(self, dim: int, index: Self) -> Self:
@@ -142,10 +179,14 @@ class Indexing(Reductions):
                 f"gather along axis {dim} has an index of the shape {index.shape} for a tensor of "
                 f"{self.shape}: it needs as many axes, and no other axis may be longer."
             )
-        limits = [None if a == axis else (0, n) for a, n in enumerate(index.shape)]
-        source = self.shrink(limits).unsqueeze(-1).transpose(axis, -1)
+        source = self.shrink([None if a == axis else (0, n) for a, n in enumerate(index.shape)])
+        fixed = all(isinstance(n, int) for n in (*self.shape, *index.shape))
+        if fixed and self.ndim and not self._requires_grad:
+            ranges = {a: index._range_along(a) for a in range(self.ndim) if a != axis}
+            return source._gathered({**ranges, axis: index})
+        # The adjoint of comparing and adding is a sum along one axis, that of a GATHER over all.
         chosen = index.unsqueeze(-1)._one_hot_mask(self.shape[axis])
-        return chosen.where(source, 0).sum(-1, dtype=self.dtype)
+        return chosen.where(source.unsqueeze(-1).transpose(axis, -1), 0).sum(-1, dtype=self.dtype)
 
     def _one_hot_mask(self, classes: Extent) -> Self:
         """Where the last axis, of `classes`, has the position that the tensor names."""
@@ -161,6 +202,75 @@ class Indexing(Reductions):
             num_classes = int(greatest.item()) + 1
         return self.unsqueeze(-1)._one_hot_mask(num_classes).where(1, 0)
 
+    # ---- what a mask names ----
+    def masked_select(
+        self, mask: Self, size: int | None = None, fill_value: ConstType = 0
+    ) -> Self:
+        """The elements where `mask` is true, flat and in order.
+
+        They are counted by reading the mask, unless `size` says how many to give: then what is
+        too much is left out and what is missing is `fill_value`.
+        """
+        shape = broadcast_shape(self.shape, mask.shape)
+        x, places = self._broadcast_to(shape).flatten(), mask._broadcast_to(shape)._places(size)
+        return (places >= 0).where(x._at(places), fill_value).cast(self.dtype)
+
+    def nonzero(self, size: int | None = None, fill_value: ConstType = 0) -> Self:
+        """The positions of what is not 0: (count, axes) int32; `size` as in `masked_select`."""
+        places = self._places(size)
+        columns = []
+        stride = self._fixed_size()
+        for axis in range(self.ndim):
+            n = self._fixed(axis)
+            stride //= max(n, 1)
+            column = (places // max(stride, 1)) % max(n, 1)
+            columns.append((places >= 0).where(column, fill_value).cast(dtypes.int32))
+        if not columns:
+            return places.reshape((places.shape[0], 1)).shrink([None, (0, 0)])
+        return columns[0].stack(*columns[1:], dim=1)
+
+    def _places(self, size: int | None) -> Self:
+        """The flat positions of what is not 0, in order; -1 where there are fewer than `size`."""
+        true = self.cast(dtypes.bool).detach().flatten()
+        if size is None:
+            count: Any = true.sum()
+            size = int(count.item())
+        if size < 0:
+            raise ShapeError(f"A size is at least 0, not {size}.")
+        n = true._fixed(0)
+        if not n or not size:
+            return self._iota(size) * 0 - 1
+        places = true.cumsum(0).contiguous()._not_above(true._iota(size))
+        return (places < n).where(places, -1)
+
+    def _not_above(self, values: Self) -> Self:
+        """How many elements of this ascending vector are at most each value, by bisection."""
+        n = self._fixed(0)
+        low, high = values.const_like(0, dtypes.int32), values.const_like(n, dtypes.int32)
+        for _ in range(n.bit_length()):
+            middle = (low + high) >> 1
+            above = (self._at(middle) > values) | (low >= high)
+            low, high = above.where(low, middle + 1), above.where(middle.minimum(high), high)
+        return low
+
+    def _fixed_size(self) -> int:
+        """The number of elements, which must not depend on a Variable here."""
+        return math.prod(self._fixed(axis) for axis in range(self.ndim))
+
+    def as_strided(
+        self, size: Sequence[int], stride: Sequence[int], storage_offset: int = 0
+    ) -> Self:
+        """Element (i, j, ...) is the flat tensor's storage_offset + i*stride[0] + j*stride[1]..."""
+        total = self._fixed_size()
+        last = storage_offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+        if min(size, default=1) > 0 and not 0 <= storage_offset <= last < total:
+            raise IndexOutOfRange(f"as_strided reads element {last} of {total}.")
+        place = self._constant(storage_offset, dtypes.int32)._broadcast_to(tuple(size))
+        for axis, step in enumerate(stride):
+            place = place + place._range_along(axis) * step
+        return self.flatten()._at(place)
+
+    # ---- triangles ----
     def _triangle(self, diagonal: int, upper: bool) -> Self:
         if self.ndim < 2:
             raise ShapeError(f"A triangle is of a matrix, and the shape is {self.shape}.")
@@ -177,9 +287,15 @@ class Indexing(Reductions):
         return self._triangle(diagonal, upper=False)
 
 
-def _without_ellipsis(index: Any, ndim: int) -> list[Any]:
+def _holds_bools(entry: Any) -> bool:
+    """Whether the first number in nested lists is a bool."""
+    while isinstance(entry, list | tuple) and entry:
+        entry = entry[0]
+    return isinstance(entry, bool | np.bool_)
+
+
+def _without_ellipsis(entries: list[Any], ndim: int) -> list[Any]:
     """The entries of an index, one for each axis and one for each None."""
-    entries = list(index) if isinstance(index, tuple) else [index]
     dots = [i for i, entry in enumerate(entries) if entry is Ellipsis]
     if len(dots) > 1:
         raise ShapeError(f"An index has at most one Ellipsis, not {len(dots)}.")

@@ -13,13 +13,13 @@ from typing import Any, Self, TypeVar
 from compiler.dtype import DType, dtypes, least_upper_dtype
 from tinyhw.core import DTypeLike, sum_dtype, to_dtype
 from tinyhw.errors import ShapeError
-from tinyhw.indexing import Indexing
+from tinyhw.scattering import Scattering
 
 Sizes = int | Sequence[int]
 T = TypeVar("T", bound="Products")
 
 
-class Products(Indexing):
+class Products(Scattering):
     """Linear maps, and windows over images."""
 
     __slots__ = ()

@@ -16,11 +16,9 @@ from tinyhw.core import Axis, DTypeLike, float_dtype, sum_dtype, to_dtype
 from tinyhw.errors import DtypeError, ShapeError
 from tinyhw.movement import product
 
-CUMULATIVE_BLOCK = 256  # a running sum within a block costs its square
-
 
 class Reductions(Activations):
-    """Sums, extremes, moments, and the running and normalising functions along an axis."""
+    """Sums, extremes, moments, and what normalises along an axis."""
 
     __slots__ = ()
 
@@ -157,33 +155,6 @@ class Reductions(Activations):
 
         return self._wrap(Node.iota(extent).cast(dtypes.default_int), self._device)
 
-    # ---- running sums ----
-    def cumsum(self, axis: int = 0) -> Self:
-        """The sum of the elements up to each one along `axis`."""
-        wanted = self.cast(sum_dtype(self.dtype))
-        if not self.ndim or self.numel() == 0:
-            return wanted
-        axis = self._axis(axis)
-        return wanted.transpose(axis, -1)._running_sum().transpose(axis, -1)
-
-    def _running_sum(self) -> Self:
-        """Running sums along the last axis."""
-        n = self._fixed(self.ndim - 1)
-        if n <= CUMULATIVE_BLOCK:
-            padded = self.pad([None] * (self.ndim - 1) + [(n - 1, 0)]).unsqueeze(-1)
-            axes = (padded.ndim - 2,), (n,), (padded.ndim - 1,)
-            return padded.windows(*axes, (1,), (1,)).sum(-1, dtype=self.dtype)
-        blocks = -(-n // CUMULATIVE_BLOCK)
-        rest = blocks * CUMULATIVE_BLOCK - n
-        split = self.pad([None] * (self.ndim - 1) + [(0, rest)]).unflatten(
-            -1, (blocks, CUMULATIVE_BLOCK)
-        )
-        within = split._running_sum()
-        before = split.sum(-1, dtype=self.dtype)._running_sum()
-        before = before.pad([None] * (before.ndim - 1) + [(1, -1)])
-        whole = (within + before.unsqueeze(-1)).flatten(-2)
-        return whole.shrink([None] * (self.ndim - 1) + [(0, n)])
-
     # ---- normalising ----
     def _shifted(self, axis: Axis) -> Self:
         """Less the maximum, so that no exponential overflows."""
@@ -196,6 +167,10 @@ class Reductions(Activations):
         powers = x._shifted(axis).exp()
         return powers / powers.sum(axis, keepdim=True)
 
+    def softmin(self, axis: int = -1, dtype: DTypeLike | None = None) -> Self:
+        """exp(-self), scaled to sum to 1 along `axis`."""
+        return (-self).softmax(axis, dtype)
+
     def log_softmax(self, axis: int = -1, dtype: DTypeLike | None = None) -> Self:
         """log(softmax(self))."""
         x = self if dtype is None else self.cast(dtype)
@@ -203,9 +178,9 @@ class Reductions(Activations):
         return shifted - shifted.exp().sum(axis, keepdim=True).log()
 
     def logsumexp(self, axis: Axis = None, keepdim: bool = False) -> Self:
-        """log(sum(exp(self)))."""
+        """log(sum(exp(self))); of nothing, -inf."""
         x = self._float()
-        most = x.detach().max(axis, keepdim=True)
+        most = x.detach()._reduce(Op.MAX, self._axes(axis), keepdim=True)
         most = most.isinf().where(0, most)
         result = (x - most).exp().sum(axis, keepdim=True).log() + most
         return result if keepdim or not self.ndim else result._without(self._axes(axis))

@@ -39,6 +39,7 @@ from tinyhw.errors import (
     DeviceError,
     DtypeError,
     GradientError,
+    IndexOutOfRange,
     NoSuchMethod,
     NotSupported,
     ShapeError,
@@ -53,12 +54,10 @@ _FROM_NUMPY: dict[str, DType] = {d.name: d for d in dtypes.all if d is not dtype
 
 # Methods of tinygrad's or torch's tensors that a program may well ask for.
 NOT_YET = frozenset(
-    """allreduce argsort as_strided bmm broadcast_to cholesky clip_ contiguous_backward conv1d
-    conv3d cosine_similarity cummax cummin cumprod diff fill_ fold geomspace hash index_add
-    index_copy index_fill index_put interpolate inverse kthvalue linalg logcumsumexp
-    masked_scatter masked_select median mode msort multinomial newton_schulz nonzero norm
-    outer polygon qr quantile scatter scatter_add scatter_reduce searchsorted shard sort svd
-    take topk trace tril_indices triu_indices unique""".split()
+    """allreduce bmm broadcast_to cholesky clip_ contiguous_backward conv1d conv3d
+    cosine_similarity fill_ fold geomspace hash interpolate inverse linalg mode multinomial
+    newton_schulz norm outer polygon qr searchsorted shard svd trace tril_indices
+    triu_indices""".split()
 )
 
 
@@ -269,26 +268,21 @@ class Tensor(Losses):
             )
         new = value if isinstance(value, Tensor) else Tensor(value, self.device, self.dtype)
         new = new.cast(self.dtype)
+        if isinstance(index, Tensor) and index.dtype is dtypes.bool and new.numel() == 1:
+            self.assign(self._behind(index).where(new.reshape(()), self))  # reads no mask
+            return
         self._own_storage()
         view, positions = self._indexed(index)
         if positions:
-            self._scatter(index, new)
+            view.assign(view._put(positions, new, accumulate=False))
         else:
             view.assign(new._broadcast_to(view.shape))
 
-    def _scatter(self, index: Any, value: Tensor) -> None:
-        """Writes `value` at positions: each element looks for the last position that names it."""
-        count = int(np.prod(self._fixed_shape(), dtype=int))
-        places = Tensor.arange(count, device=self.device).reshape(self.shape)[index]
-        written = value._broadcast_to(places.shape).flatten()
-        places = places.flatten()
-        n = places._fixed(0)
-        order = Tensor.arange(1, n + 1, device=self.device)
-        element = Tensor.arange(count, device=self.device).reshape((count, 1))
-        here = places.reshape((1, n)).eq(element)
-        last = here.where(order, 0).max(1) if n else here.any(1).cast(dtypes.int32)
-        new = written[last - 1].reshape(self.shape) if n else self
-        self.assign(last.reshape(self.shape).ne(0).where(new, self))
+    def _behind(self, mask: Tensor) -> Tensor:
+        """A mask of this tensor's first axes, in a shape that broadcasts with it."""
+        if mask.shape != self.shape[: mask.ndim]:
+            raise IndexOutOfRange(f"A mask of {mask.shape} does not fit the shape {self.shape}.")
+        return mask.reshape((*mask.shape, *(1,) * (self.ndim - mask.ndim)))
 
     def __iadd__(self, x: Self | ConstType) -> Self:
         return self.assign(self + x) if self._writable_in_place() else self.add(x)

@@ -76,3 +76,8 @@ def specials(*names: str, operands: int = 1, **options: Any) -> None:
 def x(low: float = -2, high: float = 2, seed: int = 0) -> Array:
     """A matrix of floats in a domain."""
     return floats(5, 37, low=low, high=high, seed=seed)
+
+
+def positions(found: Any) -> Any:
+    """PyTorch's (values, positions) with positions as int32, as tinygrad has them."""
+    return found[0], found[1].to(torch.int32)

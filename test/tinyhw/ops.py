@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from test.tinyhw import ops_functions, ops_networks, ops_reductions, ops_shapes
+from test.tinyhw import (
+    ops_functions,
+    ops_indexing,
+    ops_networks,
+    ops_reductions,
+    ops_shapes,
+)
 from test.tinyhw.op_table import OPS, Op
 
-__all__ = ["OPS", "Op", "ops_functions", "ops_networks", "ops_reductions", "ops_shapes"]
+__all__ = [
+    "OPS",
+    "Op",
+    "ops_functions",
+    "ops_indexing",
+    "ops_networks",
+    "ops_reductions",
+    "ops_shapes",
+]

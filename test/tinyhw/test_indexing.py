@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from test.tinyhw.compare import equal, floats, forward, integers, same, torch
 from tinyhw import Tensor
-from tinyhw.errors import DtypeError, IndexOutOfRange, NotSupported, ShapeError
+from tinyhw.errors import DtypeError, IndexOutOfRange, ShapeError
 
 BASIC: list[Any] = [
     0,
@@ -104,7 +104,7 @@ def test_empty_lists_of_positions() -> None:
         ([0.5], DtypeError, "float64"),
         ((..., ...), ShapeError, "one Ellipsis"),
         (slice(None, None, 0), ShapeError, "step"),
-        ([True, False, True], NotSupported, "bools"),
+        ([True, False], IndexOutOfRange, "mask of 2"),
         ("a", DtypeError, "'a'"),
     ],
 )
