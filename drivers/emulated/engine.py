@@ -33,8 +33,6 @@ class Owner(Protocol):
 class Engine(ABC):
     """One queue on its engine."""
 
-    doorbell_rounds = 200  # sleeps at the doorbell before it looks around
-
     def __init__(self, owner: Owner, gpu_index: int, name: str, memory: GuestMemory) -> None:
         self.owner, self.gpu_index, self.name, self.memory = owner, gpu_index, name, memory
         self.native, self.schedule = owner.native, owner.schedule

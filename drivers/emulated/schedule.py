@@ -98,14 +98,15 @@ class Schedule:
     def doorbell(self, engine: Engine, seen: int) -> int:
         """Waits for a doorbell other than `seen`. Raises Stopped."""
         while not engine.halted:
+            what = engine.listen(seen)  # first: what happens after that ends the wait
             if engine.rung() != seen:
                 engine.active.wait()
                 if engine.halted:
                     break
                 return engine.rung()
             self.native.wait_memory(
-                self.native.configuration, *engine.listen(seen),
-                engine.stop_address, SPINS, NAP_NS, NAP_MOST_NS, engine.doorbell_rounds,
+                self.native.configuration, *what,
+                engine.stop_address, SPINS, NAP_NS, NAP_MOST_NS, ROUNDS,
             )
         raise Stopped
 

@@ -1,0 +1,1 @@
+"""NVIDIA's kernel driver and engines, emulated: nvidiactl, nvidiaN, nvidia-uvm, channels."""
