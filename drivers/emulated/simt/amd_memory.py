@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from drivers.emulated.simt import helpers, layout, patterns
+from drivers.emulated.simt import helpers, layout, ordered, patterns
 from drivers.emulated.simt.instruction import Instruction, Operand, UnknownInstruction
 from drivers.emulated.simt.rdna_bits import EXEC, NULL
 from drivers.emulated.simt.registers import Registers
@@ -54,9 +54,8 @@ class MemoryAccess(Registers):
     slots: dict[int, int]
     generation: str
     now: Instruction
-    patterns: dict[tuple[str, int, int], str]
-    """Of a block's offsets, by their value, the elements' size and the half of the wave: what a
-    load is told that knows how they lie."""
+    patterns: dict[tuple[str, int, int], ordered.Pattern]
+    """Of a block's offsets, by their value, the elements' size and the half of the wave."""
 
     def refuse(self, why: str = "is not translated yet") -> UnknownInstruction:
         """The error that names the instruction at hand."""
@@ -244,24 +243,40 @@ class MemoryAccess(Registers):
         self, kind: str, results: list[str], base: Value, offsets: Value
     ) -> list[Value]:
         """A load of a full wave, with the pattern of its offsets found once in a block."""
-        pointer, size = self.helper_address(f"load_{kind}_known"), helpers.LOADS[kind][0]
         parts = []
         for part in range(self.wave_size // helpers.LANES):
-            key = (offsets.text, size, part)
-            if key not in self.patterns:
-                given = self._part(offsets, part)
-                search = self.helper_address(f"pattern_{size}")
-                found = self.emit(f"call {patterns.PATTERN} {search}({given})")
-                number = self.emit(f"extractvalue {patterns.PATTERN} {found}, 0")
-                leaders = self.emit(f"extractvalue {patterns.PATTERN} {found}, 1")
-                known = f"{given}, i32 {number}, {patterns.LEADERS} {leaders}"
-                self.patterns[key] = known
-            where = f"ptr %context, ptr {self._slot()}, i64 {base.text}, {self.patterns[key]}"
-            parts.append(self._outcome(f"{pointer}({where})", results))
+            pattern = self._pattern(offsets, helpers.LOADS[kind][0], part)
+            slot = self._slot()
+            where = f"ptr %context, ptr {slot}, i64 {base.text}, {pattern.known}"
+            slowly = functools.partial(self._helper, f"load_{kind}_known", where, results)
+            parts.append(ordered.load(self, kind, slot, base.text, pattern, slowly))
         return [
             self._joined(same, type)
             for same, type in zip(zip(*parts, strict=True), results, strict=True)
         ]
+
+    def _store_known(self, kind: str, base: Value, offsets: Value, data: list[Value]) -> None:
+        """A store of a full wave in the same way."""
+        for part in range(self.wave_size // helpers.LANES):
+            pattern = self._pattern(offsets, helpers.STORES[kind][0], part)
+            slot, values = self._slot(), [self._half(value, part) for value in data]
+            where = f"ptr %context, ptr {slot}, i32 -1, i64 {base.text}, "
+            where += self._part(offsets, part)
+            where += "".join(f", {helpers.VECTOR} {value}" for value in values)
+            slowly = functools.partial(self._helper, f"store_{kind}_offset_full", where, [])
+            ordered.store(self, kind, slot, base.text, pattern, values, slowly)
+
+    def _pattern(self, offsets: Value, size: int, part: int) -> ordered.Pattern:
+        """How offsets of elements of so many bytes lie in a half of the wave."""
+        key = (offsets.text, size, part)
+        if key not in self.patterns:
+            search = self.helper_address(f"pattern_{size}")
+            self.patterns[key] = ordered.find(self, search, self._part(offsets, part))
+        return self.patterns[key]
+
+    def _helper(self, function: str, arguments: str, results: list[str]) -> list[str]:
+        """Calls a helper where that is the exception."""
+        return self._outcome(f"{self.helper_address(function)}({arguments}) cold", results)
 
     def _outcome(self, call: str, results: list[str]) -> list[str]:
         types = [llvm_type(type, helpers.LANES) for type in results]
@@ -276,14 +291,19 @@ class MemoryAccess(Registers):
 
     def _part(self, value: Value, part: int) -> str:
         """A helper's argument: the scalar, or the values of the 32 lanes that it serves."""
-        if not value.lanes or self.wave_size == helpers.LANES:
+        if not value.lanes:
             return f"{value.llvm} {value.text}"
+        return f"{llvm_type(value.type, helpers.LANES)} {self._half(value, part)}"
+
+    def _half(self, value: Value, part: int) -> str:
+        """The values of the 32 lanes that a helper serves."""
+        if self.wave_size == helpers.LANES:
+            return value.text
         places = ", ".join(f"i32 {helpers.LANES * part + lane}" for lane in range(helpers.LANES))
-        text = self.emit(
+        return self.emit(
             f"shufflevector {value.llvm} {value.text}, {value.llvm} poison, "
             f"<{helpers.LANES} x i32> <{places}>"
         )
-        return f"{llvm_type(value.type, helpers.LANES)} {text}"
 
     def _joined(self, parts: tuple[str, ...], type: str) -> Value:
         if len(parts) == 1:
@@ -325,6 +345,9 @@ class MemoryAccess(Registers):
         values = [self.vector(data.index + j) for j in range(helpers.STORES[kind][1])]
         if "d16_hi" in word:
             values = [values[0] >> 16]
+        if where[0] == "offset" and self.exec_full and lanes is None:
+            self._store_known(kind, where[1][0], where[1][1], values)
+            return
         self._call(f"store_{kind}_{where[0]}", [], [*where[1], *values], lanes)
 
     def _atomic(

@@ -1,0 +1,192 @@
+"""Accesses inside translated code, for offsets that are in order: what most of a kernel does.
+
+In both halves of 32 lanes the offsets are those of neighbours, or all the same (`Pattern`, found
+once in a block). If so, and if the places lie in the range that the instruction touched last, the
+access is a few vector instructions; in all other cases it is a call of the helper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from drivers.emulated.simt import layout
+from drivers.emulated.simt.helpers import LANES, LOADS, STORES, VECTOR, listed
+from drivers.emulated.simt.patterns import LEADERS, PATTERN
+from drivers.emulated.simt.values import Build
+
+HALF = 16
+_HALVES = range(LANES // HALF)
+_ODD_OR_SMALLER = 5
+"""Bits of a pattern's number that are 0 for neighbours and 1 for one address, in groups of a half
+of the lanes or more (`patterns.py`)."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """How 32 offsets lie, as names of values in the function."""
+
+    near: str
+    same: str
+    starts: tuple[str, ...]
+    """The offset of each half's first lane, as i64."""
+    known: str
+    """The arguments that tell a helper."""
+
+
+def find(build: Build, search: str, offsets: str) -> Pattern:
+    """Looks at `offsets` by means of a helper (`search` is its address)."""
+    found = build.emit(f"call {PATTERN} {search}({offsets})")
+    number = build.emit(f"extractvalue {PATTERN} {found}, 0")
+    leaders = build.emit(f"extractvalue {PATTERN} {found}, 1")
+    form = build.emit(f"and i32 {number}, {_ODD_OR_SMALLER}")
+    starts = []
+    for half in _HALVES:
+        short = build.emit(f"extractelement {LEADERS} {leaders}, i32 {half * HALF // 8}")
+        starts.append(build.emit(f"zext i32 {short} to i64"))
+    return Pattern(
+        build.emit(f"icmp eq i32 {form}, 0"), build.emit(f"icmp eq i32 {form}, 1"),
+        tuple(starts), f"{offsets}, i32 {number}, {LEADERS} {leaders}",
+    )
+
+
+class _Places:
+    """Where the halves begin, and tests whether they lie in the slot's range."""
+
+    def __init__(self, build: Build, slot: str, base: str, pattern: Pattern) -> None:
+        self.build = build
+        first = build.emit(f"load i64, ptr {slot}")
+        end_at = build.emit(f"getelementptr i8, ptr {slot}, i64 {layout.SLOT_END}")
+        end = build.emit(f"load i64, ptr {end_at}")
+        self.room = build.emit(f"sub i64 {end}, {first}")
+        places = [build.emit(f"add i64 {base}, {start}") for start in pattern.starts]
+        distances = [build.emit(f"sub i64 {place}, {first}") for place in places]
+        self.farthest = _intrinsic(build, "umax", *distances)
+        self.pointers = [build.emit(f"inttoptr i64 {place} to ptr") for place in places]
+
+    def test(self, form: str, extent_bytes: int) -> str:
+        """Whether that form is the offsets', and so many bytes at each place are in the range."""
+        limit = _intrinsic(self.build, "usub.sat", self.room, str(extent_bytes - 1))
+        inside = self.build.emit(f"icmp ult i64 {self.farthest}, {limit}")
+        return self.build.emit(f"and i1 {inside}, {form}")
+
+
+def _intrinsic(build: Build, name: str, left: str, right: str) -> str:
+    build.declarations.add(f"declare i64 @llvm.{name}.i64(i64, i64)")
+    return build.emit(f"call i64 @llvm.{name}.i64(i64 {left}, i64 {right})")
+
+
+def _begin(build: Build, label: str) -> None:
+    build.lines.append(f"{label[1:]}:")
+
+
+def load(
+    build: Build, kind: str, slot: str, base: str, pattern: Pattern,
+    otherwise: Callable[[], list[str]],
+) -> list[str]:
+    """One kind of load for 32 lanes; its registers. `otherwise` calls the helper."""
+    size, registers, element = LOADS[kind]
+    near, other, same, slow, done = (build.name() for _ in range(5))
+    places = _Places(build, slot, base, pattern)
+    build.do(f"br i1 {places.test(pattern.near, HALF * size)}, label {near}, label {other}")
+    _begin(build, other)
+    build.do(f"br i1 {places.test(pattern.same, size)}, label {same}, label {slow}")
+    results = []
+    for label, values in ((near, _near), (same, _same)):
+        _begin(build, label)
+        results.append([
+            _extended(build, kind, value)
+            for value in values(build, places.pointers, registers, element)
+        ])
+        build.do(f"br label {done}")
+    _begin(build, slow)
+    results.append(otherwise())
+    build.do(f"br label {done}")
+    _begin(build, done)
+    return [
+        build.emit(f"phi {VECTOR} [ {a}, {near} ], [ {b}, {same} ], [ {c}, {slow} ]")
+        for a, b, c in zip(*results, strict=True)
+    ]
+
+
+def _near(build: Build, pointers: list[str], registers: int, element: str) -> list[str]:
+    block = f"<{HALF * registers} x {element}>"
+    low, high = (build.emit(f"load {block}, ptr {pointer}, align 1") for pointer in pointers)
+    return [
+        build.emit(f"shufflevector {block} {low}, {block} {high}, <{LANES} x i32> "
+                   f"{listed(range(j, LANES * registers, registers), 'i32')}")
+        for j in range(registers)
+    ]
+
+
+def _same(build: Build, pointers: list[str], registers: int, element: str) -> list[str]:
+    half, values = f"<{HALF} x {element}>", []
+    for j in range(registers):
+        halves = []
+        for pointer in pointers:
+            at = build.emit(f"getelementptr i8, ptr {pointer}, i64 {4 * j}")
+            one = build.emit(f"load {element}, ptr {at}, align 1")
+            halves.append(build.emit(f"insertelement {half} poison, {element} {one}, i32 0"))
+        places = listed((lane // HALF * HALF for lane in range(LANES)), "i32")
+        values.append(build.emit(f"shufflevector {half} {halves[0]}, {half} {halves[1]}, "
+                                 f"<{LANES} x i32> {places}"))
+    return values
+
+
+def _extended(build: Build, kind: str, value: str) -> str:
+    element = LOADS[kind][2]
+    if element == "i32":
+        return value
+    extension = "sext" if kind[0] == "i" else "zext"
+    return build.emit(f"{extension} <{LANES} x {element}> {value} to {VECTOR}")
+
+
+def store(
+    build: Build, kind: str, slot: str, base: str, pattern: Pattern, data: list[str],
+    otherwise: Callable[[], object],
+) -> None:
+    """One kind of store for 32 lanes; `otherwise` calls the helper."""
+    size, registers, element = STORES[kind]
+    near, slow, done = (build.name() for _ in range(3))
+    places = _Places(build, slot, base, pattern)
+    build.do(f"br i1 {places.test(pattern.near, HALF * size)}, label {near}, label {slow}")
+    _begin(build, near)
+    count = HALF * registers
+    for half, pointer in zip(_HALVES, places.pointers, strict=True):
+        parts = [_half(build, value, half, element) for value in data]
+        while len(parts) & len(parts) - 1:
+            parts.append("poison")
+        width = HALF
+        while len(parts) > 1:
+            joined = []
+            for low, high in zip(parts[::2], parts[1::2], strict=True):
+                joined.append(build.emit(
+                    f"shufflevector <{width} x {element}> {low}, <{width} x {element}> {high}, "
+                    f"<{2 * width} x i32> {listed(range(2 * width), 'i32')}"
+                ))
+            parts, width = joined, 2 * width
+        joined_text = parts[0]
+        if registers > 1:
+            places_text = listed(
+                (i % registers * HALF + i // registers for i in range(count)), "i32"
+            )
+            joined_text = build.emit(
+                f"shufflevector <{width} x {element}> {parts[0]}, <{width} x {element}> poison, "
+                f"<{count} x i32> {places_text}"
+            )
+        build.do(f"store <{count} x {element}> {joined_text}, ptr {pointer}, align 1")
+    build.do(f"br label {done}")
+    _begin(build, slow)
+    otherwise()
+    build.do(f"br label {done}")
+    _begin(build, done)
+
+
+def _half(build: Build, value: str, half: int, element: str) -> str:
+    lanes = listed(range(half * HALF, (half + 1) * HALF), "i32")
+    part = build.emit(
+        f"shufflevector {VECTOR} {value}, {VECTOR} poison, <{HALF} x i32> {lanes}"
+    )
+    if element == "i32":
+        return part
+    return build.emit(f"trunc <{HALF} x i32> {part} to <{HALF} x {element}>")
