@@ -2,8 +2,9 @@
 
 The methods of `Tensor` come in layers, each a class over the one before: `Core` (this file),
 `Casts`, `Movement`, `Layout`, `Arithmetic`, `Elementwise`, `Special`, `Activations`,
-`Reductions`, `Scans`, `Indexing`, `Sorting`, `Scattering`, `Products`, `Creation`, `Random`,
-`Losses`, `Tensor`. A method composes those of its own layer and of the layers below.
+`Reductions`, `Scans`, `Indexing`, `Sorting`, `Scattering`, `Products`, `Pooling`, `Resampling`,
+`LinearAlgebra`, `Creation`, `Random`, `Losses`, `Tensor`. A method composes those of its own layer
+and of the layers below.
 """
 
 from __future__ import annotations

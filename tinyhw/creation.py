@@ -13,11 +13,11 @@ from compiler.ir import Extent, Node, Op, Shape
 from tinyhw.core import DTypeLike, is_scalar, is_whole_storage, python_dtype, to_dtype, to_shape
 from tinyhw.device import Device
 from tinyhw.errors import DtypeError, NotSupported, ShapeError
+from tinyhw.linalg import LinearAlgebra
 from tinyhw.movement import product
-from tinyhw.products import Products
 
 
-class Creation(Products):
+class Creation(LinearAlgebra):
     """Makers of tensors, and their flag `requires_grad`."""
 
     __slots__ = ()

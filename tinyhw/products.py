@@ -1,4 +1,4 @@
-"""Matrix products, convolutions and pooling: all are a product of two views and one sum.
+"""Matrix products and convolutions: all are a product of two views and one sum.
 
 A convolution multiplies sliding windows of its input with the weight, so it needs no op of its
 own, and neither does its gradient.
@@ -6,7 +6,6 @@ own, and neither does its gradient.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Self, TypeVar
 
@@ -16,6 +15,7 @@ from tinyhw.errors import ShapeError
 from tinyhw.scattering import Scattering
 
 Sizes = int | Sequence[int]
+FIRST_DOT = 0xE000  # names the axes of an einsum's ellipsis: characters that no formula has
 T = TypeVar("T", bound="Products")
 
 
@@ -54,57 +54,78 @@ class Products(Scattering):
     def __matmul__(self, x: Self) -> Self:
         return self.matmul(x)
 
-    def linear(self, weight: Self, bias: Self | None = None) -> Self:
-        """self @ weight + bias; a weight of one axis scales."""
+    def linear(
+        self, weight: Self, bias: Self | None = None, dtype: DTypeLike | None = None
+    ) -> Self:
+        """self @ weight + bias, all in `dtype` if given; a weight of one axis scales."""
+        if dtype is not None:
+            return self.cast(dtype).linear(
+                weight.cast(dtype), None if bias is None else bias.cast(dtype)
+            )
         x = self * weight if weight.ndim == 1 else self.dot(weight)
         return x if bias is None else x + bias
 
     @classmethod
-    def einsum(cls, formula: str, *operands: Self, dtype: DTypeLike | None = None) -> Self:
-        """The sum of products that `formula` names: "ij,jk->ik"."""
+    def einsum(
+        cls, formula: str, *operands: Self | Sequence[Self], dtype: DTypeLike | None = None
+    ) -> Self:
+        """The sum of products that `formula` names: "ij,jk->ik"; "..." stands for further axes."""
+        given: list[Any] = [
+            x for each_ in operands for x in (each_ if isinstance(each_, list | tuple) else [each_])
+        ]
         inputs, arrow, output = formula.replace(" ", "").partition("->")
         terms = inputs.split(",")
-        if len(terms) != len(operands):
-            raise ShapeError(f"einsum {formula!r} names {len(terms)} of {len(operands)} tensors.")
-        letters = sorted(set(inputs) - {","})
+        if len(terms) != len(given):
+            raise ShapeError(f"einsum {formula!r} names {len(terms)} of {len(given)} tensors.")
+        spare = [x.ndim - len(t.replace("...", "")) for t, x in zip(terms, given, strict=True)]
+        most = max([n for t, n in zip(terms, spare, strict=True) if "..." in t], default=0)
+        dots = "".join(chr(FIRST_DOT + i) for i in range(most))
+        terms = [
+            t.replace("...", dots[most - max(n, 0) :]) for t, n in zip(terms, spare, strict=True)
+        ]
+        named = "".join(terms)
+        letters = sorted(set(named))
         if not arrow:
-            output = "".join(c for c in letters if inputs.count(c) == 1)
-        if not all(c.isalpha() for c in letters) or not set(output) <= set(letters):
+            output = "..." + "".join(
+                c for c in letters if named.count(c) == 1 and c not in dots
+            )
+        output = output.replace("...", dots)
+        readable = all(c.isalpha() or c in dots for c in letters)
+        if not readable or not set(output) <= set(letters) or len(set(output)) != len(output):
             raise ShapeError(f"einsum cannot read the formula {formula!r}.")
-        result: Self | None = None
-        wide = dtype
-        for term, x in zip(terms, operands, strict=True):
-            aligned = x._aligned(term, letters, formula)
+        kind = least_upper_dtype(*(x.dtype for x in given)) if dtype is None else to_dtype(dtype)
+        wide = _accumulator(kind) if dtype is None else kind
+        result: Any = None
+        for term, x in zip(terms, given, strict=True):
+            aligned = x.cast(wide)._aligned(term, letters, formula)
             result = aligned if result is None else result * aligned
-        assert result is not None
         summed = tuple(i for i, c in enumerate(letters) if c not in output)
         total = result.sum(summed, dtype=wide) if summed else result
         kept = [c for c in letters if c in output]
-        return total.permute(tuple(kept.index(c) for c in output))
+        ordered = total.permute(tuple(kept.index(c) for c in output))
+        return ordered if not dtypes.is_float(kind) else ordered.cast(kind)  # type: ignore[no-any-return]
 
     def _aligned(self, term: str, letters: list[str], formula: str) -> Self:
         """Axes named by `term` in the order of `letters`, with 1 for the others."""
         if len(term) != self.ndim:
-            raise ShapeError(f"einsum {formula!r}: {term!r} does not name {self.ndim} axes.")
+            raise ShapeError(f"einsum {formula!r} does not name the axes of {self.shape}.")
         x = self
         for c in sorted(set(term)):
             while term.count(c) > 1:
                 a, b = term.index(c), term.rindex(c)
-                x, term = x._diagonal(a, b), term[:b] + term[b + 1 :]
+                if x.shape[a] != x.shape[b]:
+                    raise ShapeError(f"einsum {formula!r} takes a diagonal of {self.shape}.")
+                x = x.diagonal(0, a, b).movedim(-1, a)
+                term = term[:b] + term[b + 1 :]
         x = x.permute(tuple(term.index(c) for c in sorted(term)))
         shape = iter(x.shape)
         return x.reshape(tuple(next(shape) if c in term else 1 for c in letters))
-
-    def _diagonal(self, a: int, b: int) -> Self:
-        """Axis a and b as the one axis a where both positions agree."""
-        same = self._range_along(a).eq(self._range_along(b))
-        return same.where(self, 0).sum(b, dtype=self.dtype)
 
     # ---- windows over the last axes ----
     def pool_windows(self, kernel: Sequence[int], stride: Sizes, dilation: Sizes) -> Self:
         """Sliding windows over the last axes: (..., out..., kernel...)."""
         rank = len(kernel)
-        strides, dilations = _each(stride, rank, "stride"), _each(dilation, rank, "dilation")
+        strides, dilations = each(stride, rank, "stride"), each(dilation, rank, "dilation")
         _check_windows(self.shape[self.ndim - rank :], kernel, strides, dilations)
         x = self.reshape((*self.shape, *(1,) * rank))
         axes = range(self.ndim - rank, self.ndim)
@@ -117,13 +138,14 @@ class Products(Scattering):
         groups: int = 1,
         stride: Sizes = 1,
         dilation: Sizes = 1,
-        padding: Sizes = 0,
+        padding: Sizes | str = 0,
         dtype: DTypeLike | None = None,
     ) -> Self:
         """Cross-correlation over as many axes as the weight has beyond two.
 
         self: (batch, groups*cin, *spatial); weight: (cout, cin, *kernel); bias: (cout,).
-        padding: one amount, one for each axis, or (before, after) pairs starting at the last.
+        padding: one amount, one for each axis, (before, after) pairs starting at the last, "valid"
+        for none or "same" for what keeps the extents at a stride of 1.
         """
         rank = weight.ndim - 2
         if self.ndim != weight.ndim or rank < 1:
@@ -138,8 +160,10 @@ class Products(Scattering):
                 f"conv2d of {self.shape} with a weight of {weight.shape} in {groups} groups: it "
                 f"needs {groups * cin} input channels, and output channels that divide."
             )
+        strides, dilations = each(stride, rank, "stride"), each(dilation, rank, "dilation")
+        if isinstance(padding, str):
+            padding = named_padding(padding, kernel, strides, dilations)
         x = self.pad(_padding(padding, rank))
-        strides, dilations = _each(stride, rank, "stride"), _each(dilation, rank, "dilation")
         _check_windows(x.shape[2:], kernel, strides, dilations)
         ones = (1,) * rank
         x = x.reshape((x.shape[0], groups, 1, cin, *x.shape[2:], *ones))
@@ -162,9 +186,16 @@ class Products(Scattering):
     ) -> Self:
         """The adjoint of conv2d; weight: (groups*cin, cout, *kernel)."""
         rank = weight.ndim - 2
+        if self.ndim != weight.ndim or rank < 1 or self.shape[1] != weight.shape[0] or (
+            weight._fixed(0) % groups
+        ):
+            raise ShapeError(
+                f"conv_transpose2d of {self.shape} with a weight of {weight.shape} in {groups} "
+                "groups: the weight's first extent is the number of channels, and divides."
+            )
         kernel = [weight._fixed(axis) for axis in range(2, weight.ndim)]
-        strides, dilations = _each(stride, rank, "stride"), _each(dilation, rank, "dilation")
-        extra = _each(output_padding, rank, "output_padding")
+        strides, dilations = each(stride, rank, "stride"), each(dilation, rank, "dilation")
+        extra = each(output_padding, rank, "output_padding")
         w = weight.unflatten(0, (groups, -1)).transpose(1, 2)
         w = w.flip(tuple(range(3, w.ndim))).flatten(0, 1)
         x = self
@@ -178,78 +209,11 @@ class Products(Scattering):
         outer = [
             ((k - 1) * d - before, (k - 1) * d - after + more)
             for k, d, more, (before, after) in zip(
-                kernel, dilations, extra, _pairs(padding, rank), strict=True
+                kernel, dilations, extra, padding_pairs(padding, rank), strict=True
             )
         ]
         flat = [amount for pair in outer[::-1] for amount in pair]
         return x.conv2d(w, bias, groups, 1, dilation, flat)
-
-    # ---- pooling ----
-    def avg_pool2d(
-        self,
-        kernel_size: Sizes = (2, 2),
-        stride: Sizes | None = None,
-        dilation: Sizes = 1,
-        padding: Sizes = 0,
-        ceil_mode: bool = False,
-        count_include_pad: bool = True,
-    ) -> Self:
-        """The mean of each window over the last axes."""
-        kernel, x, step = self._pooled(kernel_size, stride, dilation, padding, ceil_mode, 0.0)
-        total = x.pool_windows(kernel, step, dilation)
-        axes = tuple(range(-len(kernel), 0))
-        if count_include_pad and not ceil_mode:
-            return total.mean(axes)
-        # What ceil_mode adds behind the padding never counts.
-        inside = self.const_like(1).pad(
-            _padding(padding, len(kernel)), value=float(count_include_pad)
-        )
-        if ceil_mode:
-            inside = inside.pad([(0, x._fixed(a) - inside._fixed(a)) for a in range(x.ndim)])
-        counts = inside.pool_windows(kernel, step, dilation).sum(axes)
-        return total.sum(axes) / counts
-
-    def max_pool2d(
-        self,
-        kernel_size: Sizes = (2, 2),
-        stride: Sizes | None = None,
-        dilation: Sizes = 1,
-        padding: Sizes = 0,
-        ceil_mode: bool = False,
-    ) -> Self:
-        """The greatest element of each window over the last axes."""
-        least = self.dtype.min
-        kernel, x, step = self._pooled(kernel_size, stride, dilation, padding, ceil_mode, least)
-        windows = x.pool_windows(kernel, step, dilation)
-        return windows.max(tuple(range(-len(kernel), 0)))
-
-    def _pooled(
-        self,
-        kernel_size: Sizes,
-        stride: Sizes | None,
-        dilation: Sizes,
-        padding: Sizes,
-        ceil_mode: bool,
-        fill: float,
-    ) -> tuple[list[int], Self, Sizes]:
-        """(kernel, padded tensor, stride) of a pooling."""
-        kernel = _each(kernel_size, 2 if isinstance(kernel_size, int) else None, "kernel_size")
-        rank = len(kernel)
-        if rank > self.ndim:
-            raise ShapeError(f"A window of {rank} axes does not fit into the shape {self.shape}.")
-        step = kernel if stride is None else _each(stride, rank, "stride")
-        pairs = _pairs(padding, rank)
-        if ceil_mode:
-            sizes = [self._fixed(self.ndim - rank + i) for i in range(rank)]
-            wide = _each(dilation, rank, "dilation")
-            pairs = [
-                (before, after + _ceil_extra(n + before + after, n + before, k, s, d))
-                for n, (before, after), k, s, d in zip(
-                    sizes, pairs, kernel, step, wide, strict=True
-                )
-            ]
-        amounts: list[tuple[int, int] | None] = [None] * (self.ndim - rank)
-        return kernel, self.pad([*amounts, *pairs], value=fill), step
 
 
 def _sum_of_products(a: T, b: T, axes: tuple[int, ...], dtype: DTypeLike | None) -> T:
@@ -267,7 +231,7 @@ def _accumulator(dtype: DType) -> DType:
     return dtypes.float32 if dtypes.is_float(dtype) and dtype.bits < 32 else sum_dtype(dtype)
 
 
-def _each(sizes: Sizes, rank: int | None, name: str) -> list[int]:
+def each(sizes: Sizes, rank: int | None, name: str) -> list[int]:
     """One number for each axis."""
     given = [sizes] * (rank or 1) if isinstance(sizes, int) else list(sizes)
     if (rank is not None and len(given) != rank) or not all(isinstance(n, int) for n in given):
@@ -277,7 +241,7 @@ def _each(sizes: Sizes, rank: int | None, name: str) -> list[int]:
     return given
 
 
-def _pairs(padding: Sizes, rank: int) -> list[tuple[int, int]]:
+def padding_pairs(padding: Sizes, rank: int) -> list[tuple[int, int]]:
     """(before, after) of each window axis, first axis first."""
     if isinstance(padding, int):
         return [(padding, padding)] * rank
@@ -291,9 +255,23 @@ def _pairs(padding: Sizes, rank: int) -> list[tuple[int, int]]:
     )
 
 
+def named_padding(
+    padding: str, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> list[int]:
+    """The amounts, last axis first, of "valid" or "same"."""
+    if padding == "valid":
+        return [0] * (2 * len(kernel))
+    if padding != "same" or set(stride) != {1}:
+        raise ShapeError(
+            f"padding is numbers, 'valid', or 'same' at a stride of 1, not {padding!r}."
+        )
+    whole = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)][::-1]
+    return [side for n in whole for side in (n // 2, n - n // 2)]
+
+
 def _padding(padding: Sizes, rank: int) -> list[int]:
     """The flat form of a padding, last axis first."""
-    return [amount for pair in _pairs(padding, rank)[::-1] for amount in pair]
+    return [amount for pair in padding_pairs(padding, rank)[::-1] for amount in pair]
 
 
 def _check_windows(
@@ -304,12 +282,3 @@ def _check_windows(
             raise ShapeError(
                 f"A window of {k} elements, {d} apart, does not fit into an axis of {n}."
             )
-
-
-def _ceil_extra(padded: int, limit: int, kernel: int, stride: int, dilation: int) -> int:
-    """What to pad so that a last, partial window counts, if it starts before `limit`."""
-    span = dilation * (kernel - 1) + 1
-    count = math.ceil((padded - span) / stride) + 1
-    if (count - 1) * stride >= limit:
-        count -= 1
-    return max(0, (count - 1) * stride + span - padded)

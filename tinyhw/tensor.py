@@ -54,10 +54,8 @@ _FROM_NUMPY: dict[str, DType] = {d.name: d for d in dtypes.all if d is not dtype
 
 # Methods of tinygrad's or torch's tensors that a program may well ask for.
 NOT_YET = frozenset(
-    """allreduce bmm broadcast_to cholesky clip_ contiguous_backward conv1d conv3d
-    cosine_similarity fill_ fold geomspace hash interpolate inverse linalg mode multinomial
-    newton_schulz norm outer polygon qr searchsorted shard svd trace tril_indices
-    triu_indices""".split()
+    """allreduce bmm broadcast_to clip_ contiguous_backward conv1d conv3d fill_ fold geomspace hash
+    linalg mode multinomial polygon searchsorted shard tril_indices triu_indices""".split()
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from test.tinyhw import (
     ops_functions,
     ops_indexing,
+    ops_linalg,
     ops_networks,
     ops_reductions,
     ops_shapes,
@@ -16,6 +17,7 @@ __all__ = [
     "Op",
     "ops_functions",
     "ops_indexing",
+    "ops_linalg",
     "ops_networks",
     "ops_reductions",
     "ops_shapes",

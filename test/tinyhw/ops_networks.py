@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from test.tinyhw.compare import floats, integers, torch
-from test.tinyhw.op_table import F, case, x
-from tinyhw import Tensor
+from test.tinyhw.compare import floats, integers
+from test.tinyhw.op_table import F, case, positions, variant, x
 
 # ---- products ----
 case("matmul", lambda a, b: a.matmul(b), floats(33, 37), floats(37, 41, seed=1), atol=2e-5)
@@ -20,8 +19,6 @@ case("matrix by vector", lambda a, b: a @ b, floats(33, 300), floats(300, seed=1
 case("dot", lambda a, b: a.dot(b), floats(300), floats(300, seed=1), atol=5e-5)
 case("linear", lambda t, w, b: t.linear(w, b), floats(5, 7), floats(7, 9, seed=1),
      floats(9, seed=2), theirs=lambda t, w, b: F.linear(t, w.T, b))
-case("einsum", lambda a, b: Tensor.einsum("bij,bjk->bik", a, b), floats(3, 5, 7),
-     floats(3, 7, 4, seed=1), theirs=lambda a, b: torch.einsum("bij,bjk->bik", a, b))
 case("conv2d", lambda t, w, b: t.conv2d(w, b, padding=1, stride=2), floats(2, 3, 9, 11),
      floats(4, 3, 3, 3, seed=1), floats(4, seed=2),
      theirs=lambda t, w, b: F.conv2d(t, w, b, padding=1, stride=2), atol=3e-5)
@@ -34,6 +31,95 @@ case("max_pool2d", lambda t: t.max_pool2d((2, 2)), floats(2, 3, 9, 11),
      theirs=lambda t: F.max_pool2d(t, 2))
 case("avg_pool2d", lambda t: t.avg_pool2d((3, 3), stride=2, padding=1), floats(2, 3, 9, 11),
      theirs=lambda t: F.avg_pool2d(t, 3, stride=2, padding=1))
+for _rank, _name in ((1, "conv1d"), (2, "conv2d"), (3, "conv3d")):
+    for _padding in (0, 1, "same"):
+        for _dilation in (1, 2):
+            variant(f"conv over {_rank} axes, padding {_padding}, dilation {_dilation}",
+                    lambda t, w, p=_padding, d=_dilation: t.conv2d(w, padding=p, dilation=d),
+                    floats(2, 2, *(7, 6, 5)[:_rank]), floats(3, 2, *(3, 2, 2)[:_rank], seed=1),
+                    theirs=lambda t, w, n=_name, p=_padding, d=_dilation: getattr(F, n)(
+                        t, w, padding=p, dilation=d), atol=3e-5)
+    variant(f"transposed conv over {_rank} axes",
+            lambda t, w, b: t.conv_transpose2d(w, b, groups=2, stride=2, padding=1, dilation=2,
+                                               output_padding=1),
+            floats(2, 4, *(5, 4, 3)[:_rank]), floats(4, 3, *(3, 2, 2)[:_rank], seed=1),
+            floats(6, seed=2), atol=3e-5,
+            theirs=lambda t, w, b, n=_rank: getattr(F, f"conv_transpose{n}d")(
+                t, w, b, groups=2, stride=2, padding=1, dilation=2, output_padding=1))
+variant("conv2d padded unevenly", lambda t, w: t.conv2d(w, padding=(1, 0, 2, 1)),
+        floats(1, 2, 5, 6), floats(3, 2, 3, 3, seed=1),
+        theirs=lambda t, w: F.conv2d(F.pad(t, (1, 0, 2, 1)), w), atol=3e-5)
+variant("depthwise conv2d", lambda t, w: t.conv2d(w, groups=4, stride=(2, 1)), floats(2, 4, 7, 6),
+        floats(4, 1, 3, 2, seed=1), atol=3e-5,
+        theirs=lambda t, w: F.conv2d(t, w, groups=4, stride=(2, 1)))
+variant("conv2d of halves", lambda t, w: t.conv2d(w), floats(1, 3, 6, 6).astype(np.float16),
+        floats(4, 3, 3, 3, seed=1).astype(np.float16), theirs=F.conv2d, gradient=False,
+        rtol=4e-3, atol=4e-3)
+
+# ---- pooling ----
+for _options in (
+    {"stride": 2, "padding": 1}, {"dilation": 2}, {"ceil_mode": True, "stride": 2},
+    {"ceil_mode": True, "padding": 1},
+):  # fmt: skip
+    variant(f"max_pool2d {_options} with positions",
+            lambda t, o=_options: t.max_pool2d((3, 2), return_indices=True, **o),
+            floats(2, 3, 9, 8), theirs=lambda t, o=_options: positions(
+                F.max_pool2d(t, (3, 2), return_indices=True, **o)))
+for _options in (
+    {"ceil_mode": True, "stride": 2}, {"padding": 1, "count_include_pad": False},
+    {"ceil_mode": True, "padding": 1},
+    {"ceil_mode": True, "padding": 1, "count_include_pad": False},
+):  # fmt: skip
+    variant(f"avg_pool2d {_options}", lambda t, o=_options: t.avg_pool2d((3, 2), **o),
+            floats(2, 3, 9, 8), theirs=lambda t, o=_options: F.avg_pool2d(t, (3, 2), **o))
+for _rank in (1, 3):
+    for _kind in ("max", "avg"):
+        variant(f"{_kind} pool over {_rank} axes",
+                lambda t, k=_kind, r=_rank: getattr(t, f"{k}_pool2d")((2,) * r, stride=2),
+                floats(2, 2, *(5, 4, 4)[:_rank]),
+                theirs=lambda t, k=_kind, r=_rank: getattr(F, f"{k}_pool{r}d")(t, 2, stride=2))
+variant("max_pool2d of infinities and NaN", lambda t: t.max_pool2d(2),
+        np.array([[[[1, np.nan, -np.inf, -np.inf], [2, 3, -np.inf, -np.inf]]]], np.float32),
+        theirs=lambda t: F.max_pool2d(t, 2), gradient=False)
+case("max_unpool2d", lambda t: (lambda r: r[0].max_unpool2d(r[1]))(
+         t.max_pool2d(2, return_indices=True)), floats(2, 3, 8, 6),
+     theirs=lambda t: F.max_unpool2d(*F.max_pool2d(t, 2, return_indices=True), 2))
+variant("max_unpool2d to a size", lambda t: (lambda r: r[0].max_unpool2d(r[1], output_size=(9, 7)))(
+            t.max_pool2d(2, return_indices=True)), floats(2, 3, 9, 7),
+        theirs=lambda t: F.max_unpool2d(*F.max_pool2d(t, 2, return_indices=True), 2,
+                                        output_size=(9, 7)))
+case("lp_pool2d", lambda t: t.lp_pool2d(3, 2), floats(2, 3, 8, 7, low=0.1),
+     theirs=lambda t: F.lp_pool2d(t, 3, 2), rtol=1e-4)
+case("adaptive_avg_pool2d", lambda t: t.adaptive_avg_pool2d((4, 5)), floats(2, 3, 9, 11),
+     theirs=lambda t: F.adaptive_avg_pool2d(t, (4, 5)))
+case("adaptive_max_pool2d", lambda t: t.adaptive_max_pool2d((None, 2)), floats(2, 3, 9, 11),
+     theirs=lambda t: F.adaptive_max_pool2d(t, (None, 2)))
+
+# ---- resampling ----
+case("interpolate", lambda t: t.interpolate((5, 17), "bilinear"), floats(2, 3, 9, 11),
+     theirs=lambda t: F.interpolate(t, (5, 17), mode="bilinear"))
+for _mode in ("nearest", "nearest-exact", "bilinear", "bicubic", "area"):
+    variant(f"interpolate {_mode}", lambda t, m=_mode: t.interpolate((12, 6), m),
+            floats(2, 3, 9, 11), theirs=lambda t, m=_mode: F.interpolate(t, (12, 6), mode=m),
+            atol=1e-5)
+    variant(f"interpolate {_mode} by a factor",
+            lambda t, m=_mode: t.interpolate(mode=m, scale_factor=1.7), floats(1, 2, 5, 4),
+            theirs=lambda t, m=_mode: F.interpolate(t, scale_factor=1.7, mode=m), atol=1e-5)
+for _mode in ("bilinear", "bicubic"):
+    variant(f"interpolate {_mode}, corners aligned",
+            lambda t, m=_mode: t.interpolate((12, 1), m, align_corners=True), floats(1, 2, 5, 4),
+            theirs=lambda t, m=_mode: F.interpolate(t, (12, 1), mode=m, align_corners=True),
+            atol=1e-5)
+variant("interpolate linear", lambda t: t.interpolate((7,)), floats(2, 3, 5),
+        theirs=lambda t: F.interpolate(t, 7, mode="linear"))
+variant("interpolate trilinear", lambda t: t.interpolate((7, 2, 3), "trilinear"),
+        floats(2, 1, 5, 3, 2), theirs=lambda t: F.interpolate(t, (7, 2, 3), mode="trilinear"))
+case("pixel_shuffle", lambda t: t.pixel_shuffle(2), floats(2, 8, 3, 4),
+     theirs=lambda t: F.pixel_shuffle(t, 2))
+case("pixel_unshuffle", lambda t: t.pixel_unshuffle(2), floats(2, 2, 6, 4),
+     theirs=lambda t: F.pixel_unshuffle(t, 2))
+
+# ---- attention ----
 case("scaled_dot_product_attention",
      lambda q, k, v: q.scaled_dot_product_attention(k, v, is_causal=True),
      floats(2, 3, 11, 8), floats(2, 3, 11, 8, seed=1), floats(2, 3, 11, 8, seed=2),

@@ -124,8 +124,8 @@ def test_wrong_layers_are_named() -> None:
         nn.GroupNorm(2, 5)
     with pytest.raises(ShapeError, match=r"LayerNorm over \(4,\)"):
         nn.LayerNorm(4)(Tensor.ones(2, 3))
-    with pytest.raises(ShapeError, match="'valid'"):
-        nn.Conv2d(1, 1, 3, padding="valid")
+    with pytest.raises(ShapeError, match="'full'"):
+        nn.Conv2d(1, 1, 3, padding="full")
 
 
 # ---- optimisers ----

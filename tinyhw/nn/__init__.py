@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from tinyhw.errors import ShapeError
 from tinyhw.nn import datasets, optim, state
+from tinyhw.products import each, named_padding
 from tinyhw.tensor import Tensor
 
 __all__ = [
@@ -50,7 +51,8 @@ class Linear:
 class Conv2d:
     """Cross-correlation with weight (out_channels, in_channels/groups, *kernel).
 
-    padding: an amount, one for each axis, (before, after) pairs from the last axis on, or "same".
+    padding: an amount, one for each axis, (before, after) pairs from the last axis on, or the
+    names "same" and "valid".
     """
 
     def __init__(
@@ -66,7 +68,11 @@ class Conv2d:
     ) -> None:
         kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
         self.kernel_size, self.stride, self.dilation, self.groups = kernel, stride, dilation, groups
-        self.padding = self._same(padding) if isinstance(padding, str) else padding
+        self.padding: int | Sequence[int] | str = padding
+        if isinstance(padding, str):
+            rank = len(kernel)
+            steps, gaps = each(stride, rank, "stride"), each(dilation, rank, "dilation")
+            self.padding = named_padding(padding, kernel, steps, gaps)
         if in_channels % groups or out_channels % groups:
             raise ShapeError(
                 f"{in_channels} and {out_channels} channels do not divide into {groups} groups."
@@ -75,15 +81,6 @@ class Conv2d:
         bound = 1 / math.sqrt(math.prod(shape[1:]))
         self.weight = Tensor.uniform(*shape, low=-bound, high=bound)
         self.bias = Tensor.uniform(out_channels, low=-bound, high=bound) if bias else None
-
-    def _same(self, padding: str) -> list[int]:
-        """The padding that keeps the size."""
-        if padding != "same" or self.stride not in (1, (1,) * len(self.kernel_size)):
-            raise ShapeError(f"padding is numbers, or 'same' at a stride of 1, not {padding!r}.")
-        steps = self.dilation
-        each = [steps] * len(self.kernel_size) if isinstance(steps, int) else list(steps)
-        whole = [d * (k - 1) for d, k in zip(each, self.kernel_size, strict=True)][::-1]
-        return [side for n in whole for side in (n // 2, n - n // 2)]
 
     def __call__(self, x: Tensor) -> Tensor:
         """(batch, in_channels, *spatial) to (batch, out_channels, *spatial)."""
