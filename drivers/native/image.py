@@ -28,6 +28,7 @@ from drivers.system import MAP_ANONYMOUS, MAP_PRIVATE, PROT_EXEC, PROT_READ, PRO
 EXPORTS = (
     "timeline_wait", "timeline_signal", "kick", "apply_patches", "queue_submit", "queue_replay",
     "queue_stop", "pool_stop", "processor", "worker", "doorbell", "ring_submit", "ring_replay",
+    "run_kernel",
 )
 
 # What differs between instruction sets: a spinning thread's pause, and arithmetic by IEEE 754
@@ -214,6 +215,7 @@ class NativeImage:
         self.replay_blocking = ctypes.CFUNCTYPE(signed, word, signed)(at["queue_replay"])
         self.ring_submit = ctypes.PYFUNCTYPE(signed, word, word, word)(at["ring_submit"])
         self.ring_replay = ctypes.PYFUNCTYPE(signed, word)(at["ring_replay"])
+        self.run_kernel = ctypes.CFUNCTYPE(None, word, word)(at["run_kernel"])
         self.queue_stop = ctypes.PYFUNCTYPE(None, word)(at["queue_stop"])
         self.pool_stop = ctypes.PYFUNCTYPE(None, word)(at["pool_stop"])
 

@@ -117,7 +117,7 @@ done:
 }
 
 ; One EXEC record, to the end of its last block.
-define internal void @run_kernel(ptr %queue, ptr %record) noinline {
+define hidden void @run_kernel(ptr %queue, ptr %record) noinline {
 entry:
   %host = load ptr, ptr %queue
   %entry.at = getelementptr i8, ptr %record, i64 $EXEC.entry

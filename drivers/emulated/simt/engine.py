@@ -5,19 +5,19 @@ from __future__ import annotations
 import bisect
 import ctypes
 import hashlib
-import os
 import struct
 import threading
 from array import array
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from compiler.llvm import host_target
+from drivers.cpu.host import thread_count
 from drivers.emulated.simt import function, jit, layout, patterns, runner
 from drivers.emulated.simt.architecture import Architecture, architecture
 from drivers.emulated.simt.program import Program, read_program
+from drivers.emulated.simt.workers import Workers
 from drivers.system import System
 
 READ, WRITE, EXECUTE = layout.READ, layout.WRITE, layout.EXECUTE
@@ -169,13 +169,14 @@ class Engine:
 
     def __init__(self, system: System, threads: int | None = None) -> None:
         self.system = system
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or thread_count()
         self.kernels: dict[tuple[int, str, int], list[_Kernel]] = {}
         self._lock = threading.Lock()
         self._functions: list[int] = []
         self._run: Callable[[int], None] | None = None
+        self._share = 0
         self._idle: list[_Context] = []
-        self._pool: ThreadPoolExecutor | None = None
+        self._workers: Workers | None = None
         self._ids: dict[tuple[tuple[int, int, int], str, int], array[int]] = {}
         self._memories: dict[int, _Memory] = {}  # by id of what a dispatch says
 
@@ -195,7 +196,7 @@ class Engine:
         export = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint32)(base + offset)
         functions = [int(export(i)) for i in range(len(names))]
         self._run = ctypes.CFUNCTYPE(None, ctypes.c_uint64)(functions[names.index("run")])
-        self._functions = functions
+        self._functions, self._share = functions, functions[names.index("share")]
 
     def _memory(self, given: tuple[MemoryRange, ...]) -> _Memory:
         """What a dispatch may touch, put in order once for each tuple that says so."""
@@ -293,12 +294,10 @@ class Engine:
         if len(addresses) == 1:
             self._run(addresses[0])
             return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(max(1, self.threads - 1), "simt")
-        others = [self._pool.submit(self._run, address) for address in addresses[1:]]
-        self._run(addresses[0])
-        for other in others:
-            other.result()
+        with self._lock:
+            if self._workers is None:
+                self._workers = Workers(self.system, self.threads - 1)
+        self._workers.run(self._share, addresses)
 
     def _take(self) -> _Context:
         return self._idle.pop() if self._idle else _Context(self._functions)
@@ -359,9 +358,9 @@ class Engine:
 
     def close(self) -> None:
         """Ends the threads. Translated code stays mapped for the life of the process."""
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
 
 
 def _table(names: list[str]) -> str:

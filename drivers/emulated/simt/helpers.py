@@ -69,7 +69,7 @@ def exports() -> list[str]:
     names += [f"store_{kind}_{form}{v}" for kind in STORES for form in FORMS for v in VERSIONS]
     names += [f"atomic_{op}_{width}" for op in EVERY_ATOMIC for width in (32, 64)]
     names += [shape.name for shape in amd_wmma.SHAPES.values()]
-    return [*names, "scalar_check", "run"]
+    return [*names, "scalar_check", "run", "share"]
 
 
 def result_type(registers: int) -> str:

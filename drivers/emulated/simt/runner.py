@@ -255,4 +255,13 @@ done:
 {reset_mode}
   ret void
 }}
+
+; One thread's share of a dispatch, as a block of the processor's kernels (native/pool.py).
+define internal void @share(ptr %contexts, i32 %number, i32 %y, i32 %z) {{
+  %wide = zext i32 %number to i64
+  %context.at = getelementptr ptr, ptr %contexts, i64 %wide
+  %context = load ptr, ptr %context.at
+  call void @run(ptr %context)
+  ret void
+}}
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from fractions import Fraction
 
 import numpy as np
@@ -696,8 +697,9 @@ def test_code_that_may_not_be_executed_is_a_fault():
     assert not out.any()
 
 
-def test_threads_share_a_large_dispatch():
+def test_threads_share_a_large_dispatch_and_end_with_the_engine():
     engine = Engine(RealSystem(), threads=4)
+    before = os.listdir("/proc/self/task")
     n = 64 * 400
     x = np.arange(n, dtype=np.float32)
     out = np.zeros(n, np.float32)
@@ -706,4 +708,6 @@ def test_threads_share_a_large_dispatch():
         out[:] = 0
         assert gpu.launch(kernel, (400, 1, 1), (64, 1, 1), out, x, x, n, on=engine) is None
         assert np.array_equal(out, 2 * x)
+    assert len(os.listdir("/proc/self/task")) == len(before) + 3
     engine.close()
+    assert os.listdir("/proc/self/task") == before
