@@ -7,7 +7,8 @@ import contextlib
 import os
 import threading
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from drivers.errors import HardwareError
 from drivers.native.layout import LINE_BYTES
@@ -29,12 +30,13 @@ def page_aligned(size_bytes: int) -> int:
 
 @dataclass(frozen=True)
 class Block:
-    """One allocation of the kernel driver."""
+    """One allocation of the kernel driver; `peers` are the other GPUs that reach it."""
 
     address: int
     size_bytes: int
     handle: int
     kind: str
+    peers: list[int] = field(default_factory=list)
 
 
 class BlockMemory(ABC):
@@ -54,7 +56,7 @@ class BlockMemory(ABC):
 
     @abstractmethod
     def unreach(self, block: Block) -> None:
-        """Takes a block away from the GPU; the host sees it still."""
+        """Takes a block away from the GPU and its peers; the host sees it still."""
 
     @abstractmethod
     def free(self, block: Block) -> None:
@@ -82,13 +84,15 @@ class TimelineLines:
     """Cache lines for timelines in memory that the GPU writes, a page at a time.
 
     A timeline outlives its device: at `close` pages that are still in use are replaced, at the
-    same address, by memory of the process with the same contents.
+    same address, by memory of the process with the same contents. Those that other GPUs reach
+    stay as they are while somebody uses them, because a queue there may look at any time.
     """
 
     def __init__(self, memory: BlockMemory) -> None:
         self._memory = memory
         self._lock = threading.Lock()
         self._pages: dict[int, Block | None] = {}  # None: the process's own since close()
+        self._closed = False
         self._free: list[int] = []
         self._used: dict[int, int] = {}
         self._returned: list[int] = []  # by __del__, which may hold any lock
@@ -120,17 +124,30 @@ class TimelineLines:
             line = self._returned.pop()
             page = line & -PAGE_BYTES
             self._used[page] -= 1
-            if self._pages[page] is not None:
+            if not self._closed:
                 self._free.append(line)
             elif not self._used[page]:
-                del self._pages[page], self._used[page]
-                with contextlib.suppress(OSError):
-                    self._memory.system.munmap(page, PAGE_BYTES)
+                block = self._pages.pop(page)
+                del self._used[page]
+                with contextlib.suppress(HardwareError, OSError):
+                    if block is None:
+                        self._memory.system.munmap(page, PAGE_BYTES)
+                    elif block.peers:
+                        self._memory.give_back(block)
+
+    def share(self, line: int, share: Callable[[Block], None]) -> bool:
+        """Calls `share` with the line's block; whether there is one, not only the process's."""
+        with self._lock:
+            block = self._pages[line & -PAGE_BYTES]
+            if block is not None:
+                share(block)
+            return block is not None
 
     def close(self) -> None:
         """Takes all pages off the GPU."""
         with self._lock:
             self._collect()
+            self._closed = True
             self._free.clear()
             for page, block in list(self._pages.items()):
                 if block is None:
@@ -142,6 +159,8 @@ class TimelineLines:
         if not self._used[page]:
             del self._pages[page], self._used[page]
             self._memory.give_back(block)
+            return
+        if block.peers:
             return
         self._memory.blocks.pop(page, None)
         self._memory.unreach(block)

@@ -57,6 +57,10 @@ class Device(ABC):
     def alloc(self, size_bytes: int) -> Buffer:
         """Memory, aligned to 64 bytes, with undefined contents; OutOfDeviceMemory."""
 
+    def reaches(self, buffer: Buffer) -> bool:
+        """Whether its queues may use a buffer, which may be another device's."""
+        return buffer.device == self.name
+
     @abstractmethod
     def trim(self) -> None:
         """Gives idle memory back to the system."""

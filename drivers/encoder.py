@@ -97,15 +97,15 @@ class StepEncoder(ABC):
             case Signal(point):
                 self.signal(point)
             case Stamp(timestamp):
-                self.stamp(timestamp.buffer.gpu_addr)
+                self.stamp(self.device.reachable(timestamp.buffer))
             case Barrier():
                 self.barrier()
             case Copy():
                 self.copy(step)
             case Write(buffer, value, size):
-                self.write(buffer.gpu_addr, value, size)
+                self.write(self.device.reachable(buffer), value, size)
             case Poll(buffer, value, compare, size):
-                self.poll(buffer.gpu_addr, value, size, compare)
+                self.poll(self.device.reachable(buffer), value, size, compare)
 
     def leave_open(
         self, var: Var, encoding: Encoding, word: int, where: str, **limits: int
@@ -149,9 +149,7 @@ class StepEncoder(ABC):
                     f"{buffer.size_bytes} bytes.",
                     device=self.device.name, operation="replay",
                 )
-        for buffer in (target, source):
-            self.device.check_reachable(buffer)
-        start, end = source.gpu_addr, target.gpu_addr
+        start, end = self.device.reachable(source), self.device.reachable(target)
         if not size or start == end:
             return
         if abs(start - end) < size:
@@ -176,7 +174,7 @@ class StepEncoder(ABC):
             )
         for argument in step.arguments:
             if isinstance(argument, Buffer):
-                device.check_reachable(argument)
+                device.reachable(argument)
         return program
 
     def refuse_kernel(self, step: Exec) -> ArgumentMismatch:

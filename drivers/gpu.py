@@ -185,13 +185,16 @@ class GpuDevice(Device):
         with self._lock:
             self._queues = [each for each in self._queues if each is not queue]
 
-    def check_reachable(self, buffer: Buffer) -> None:
-        """Refuses a buffer of another device, which the GPU does not reach."""
-        if buffer.device != self.name:
+    def reachable(self, buffer: Buffer) -> int:
+        """Where the GPU finds a buffer; refuses those that it does not reach."""
+        if not self.reaches(buffer):
             raise ArgumentMismatch(
-                f"{buffer!r} is not memory of {self.name}.", device=self.name, operation="record",
+                f"{buffer!r} is not memory of {self.name}, nor of a device whose memory it "
+                "reaches.",
+                device=self.name, operation="record",
                 remedy="Copy it into a buffer of this device first.",
             )
+        return buffer.gpu_addr
 
     def running(self) -> list[Work]:
         """What its queues may be doing now, waits left out."""

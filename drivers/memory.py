@@ -103,17 +103,22 @@ class _Chunk:
 class Storage:
     """A block of device memory; going out of use gives it back."""
 
-    __slots__ = ("address", "size_bytes", "_allocator", "_chunk", "__weakref__")
+    __slots__ = ("address", "size_bytes", "allocator", "_chunk", "__weakref__")
 
     def __init__(
         self, allocator: Allocator, address: int, size_bytes: int, chunk: _Chunk | None
     ) -> None:
         self.address, self.size_bytes = address, size_bytes
-        self._allocator, self._chunk = allocator, chunk
+        self.allocator, self._chunk = allocator, chunk
+
+    @property
+    def mapping(self) -> int:
+        """Where the system's mapping begins that it lies in."""
+        return self._chunk.address if self._chunk else self.address
 
     def __del__(self, exiting: Callable[[], bool] = sys.is_finalizing) -> None:
         if not exiting():  # then modules are half gone, and the process's memory goes as a whole
-            self._allocator.release(self.address, self.size_bytes, self._chunk)
+            self.allocator.release(self.address, self.size_bytes, self._chunk)
 
 
 class Allocator:

@@ -313,6 +313,11 @@ class Queue(ABC):
     def device_name(self) -> str:
         """The device it belongs to."""
 
+    @property
+    @abstractmethod
+    def last_point(self) -> Point:
+        """The Point of the last submission."""
+
     @abstractmethod
     def submit_steps(self, steps: Sequence[Step], variables: dict[str, Any]) -> Point:
         """Encodes and submits; called by `Commands.submit`."""

@@ -39,7 +39,7 @@ class Segment:
 
 
 @dataclass
-class HostCopy:
+class DeviceCopy:
     """A copy between devices; a name stands for an input."""
 
     destination: storage.Held
@@ -69,10 +69,10 @@ class Capture:
         temporaries = fresh - _still_needed()
         self._classify(items, temporaries)
         self._place(items, temporaries)
-        self.steps: list[Segment | HostCopy] = []
+        self.steps: list[Segment | DeviceCopy] = []
         for device, group in groupby(items, device_of):
             if device is None:
-                self.steps += [self._host_copy(item) for item in group]
+                self.steps += [self._device_copy(item) for item in group]
             else:
                 self.steps.append(self._segment(device, list(group)))
 
@@ -136,10 +136,10 @@ class Capture:
             [inputs[node] for node in outputs if node in inputs],
         )
 
-    def _host_copy(self, item: Item) -> HostCopy:
+    def _device_copy(self, item: Item) -> DeviceCopy:
         assert isinstance(item, CopyCall)
         source = self.inputs.get(item.source)
-        return HostCopy(storage.held(item.destination), source or storage.held(item.source))
+        return DeviceCopy(storage.held(item.destination), source or storage.held(item.source))
 
     # ---- replaying ----
     def replay(
@@ -152,9 +152,7 @@ class Capture:
         start_ns = time.perf_counter_ns() if DEBUG >= 2 else 0
         points: list[Point] = []
         for step in self.steps:
-            if isinstance(step, HostCopy):
-                for point in points:
-                    point.wait()
+            if isinstance(step, DeviceCopy):
                 source = step.source
                 copy_bytes(step.destination, inputs[source] if isinstance(source, str) else source)
                 continue

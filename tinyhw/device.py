@@ -33,6 +33,11 @@ class Runtime:
             target = self.target
             print(f"opened {name}: {target.arch} {target.cpu}, {target.threads} threads")
 
+    @functools.cached_property
+    def copy_queue(self) -> Queue:
+        """The queue that copies to other devices."""
+        return self.device.copy_queue()
+
     def program(self, ast: Node) -> Program:
         """The loaded kernel of an expression, compiled if need be."""
         found = self._programs.get(ast)

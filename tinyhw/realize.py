@@ -117,14 +117,26 @@ def _place_temporaries(plan: Schedule) -> None:
 
 
 def copy_bytes(destination: storage.Held, source: storage.Held) -> None:
-    """Copies all of a buffer to one on another device, through the host; waits for both.
+    """Copies all of a buffer to one on another device.
 
-    What runs on the destination's device may still read what was there before: the last call's
-    copy, or a temporary whose memory this is now.
+    The copy comes after everything that both devices have been given so far, and before what
+    they are given from now on: what runs on the destination's may still read what was there
+    before, and what the source's does next may overwrite it. If the source's copy queue reaches
+    the destination the queues wait for each other; else the host waits for both and copies.
     """
-    source.wait()
-    Device[destination.buffer.device].synchronize()
-    destination.buffer.cpu_view()[:] = source.buffer.cpu_view()
+    sender = Device.runtime(Device.canonicalize(source.buffer.device))
+    receiver = Device.runtime(Device.canonicalize(destination.buffer.device))
+    if sender.device.reaches(destination.buffer):
+        commands = sender.copy_queue.commands()
+        commands.wait(sender.queue.last_point).wait(receiver.queue.last_point)
+        point = commands.copy(destination.buffer, source.buffer).submit()
+        for runtime in (sender, receiver):
+            runtime.queue.commands().wait(point).submit()
+        destination.point = point
+    else:
+        for runtime in (sender, receiver):
+            runtime.device.synchronize()
+        destination.buffer.cpu_view()[:] = source.buffer.cpu_view()
     if DEBUG >= 2:
         size_bytes = source.buffer.size_bytes
         print(f"copy {source.buffer.device} -> {destination.buffer.device}: {size_bytes} bytes")

@@ -26,7 +26,7 @@ from drivers.blocks import Block
 from drivers.device import Features
 from drivers.errors import DeviceFault, HardwareError, SystemCallFailed, UnsupportedGpu
 from drivers.gpu import QUEUES, GpuDevice, check_index
-from drivers.memory import CachePolicy
+from drivers.memory import Buffer, CachePolicy
 from drivers.queue import Timestamp
 from drivers.system import MAP_SHARED, PAGE_BYTES, PROT_READ, PROT_WRITE, System
 from drivers.timeline import DEFAULT_TIMEOUT_MS, Home
@@ -126,8 +126,26 @@ class AmdDevice(GpuDevice):
         return self.interrupts.fault
 
     def shares(self, home: Home) -> bool:
-        """Whether a home is of the same GPU."""
-        return isinstance(home, Interrupts) and home.gpu_id == self.node.gpu_id
+        """Whether a home is of the same kernel driver's process."""
+        return isinstance(home, Interrupts) and home.kfd is self.kfd
+
+    def reaches(self, buffer: Buffer) -> bool:
+        """Whether its queues may use a buffer: its own, and those of GPUs that are its peers."""
+        owner = buffer.storage.allocator
+        return owner is self.allocator or (
+            isinstance(owner, AmdAllocator) and owner.memory.kfd is self.kfd
+            and owner.memory.node.number in (self.node.number, *self.node.peers)
+        )
+
+    def reachable(self, buffer: Buffer) -> int:
+        """Where the GPU finds a buffer, which a peer lets it reach if need be."""
+        owner = buffer.storage.allocator
+        if owner is self.allocator:
+            return buffer.gpu_addr
+        address = super().reachable(buffer)
+        assert isinstance(owner, AmdAllocator)
+        owner.memory.share(owner.memory.blocks[buffer.storage.mapping], self.node.gpu_id)
+        return address
 
     def make_program(self, code: CodeObject) -> AmdProgram:
         """Puts a kernel into executable memory."""

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from drivers.amd import packets
+from drivers.amd.events import Interrupts
 from drivers.amd.packets import DataSelect, Function, InterruptSelect, MemorySpace
 from drivers.amd.program import AmdProgram
 from drivers.amd.sdma import POLL_FOREVER
 from drivers.encoded import EncodedList, encode_arguments, line_aligned
 from drivers.encoder import ALL_32, StepEncoder
 from drivers.fields import Layout
+from drivers.memory import Buffer
 from drivers.queue import (
     GRID_LIMITS,
     Exec,
@@ -23,7 +25,7 @@ from drivers.queue import (
     Step,
 )
 from drivers.timeline import Point
-from drivers.variables import INTEGER, MOMENT, Encoding, Var
+from drivers.variables import BUFFER, INTEGER, MOMENT, Encoding, Var
 
 if TYPE_CHECKING:
     from drivers.amd.device import AmdDevice
@@ -33,6 +35,17 @@ _FUNCTIONS = {">=": Function.GREATER_EQUAL, "==": Function.EQUAL}
 _ALL_64 = (1 << 64) - 1
 POLL_INTERVAL = 4  # clocks between two looks of WAIT_REG_MEM, in units of 16
 _SCRATCH_WORD3 = 0x20C14000  # SQ_BUF_RSRC_WORD3: unformatted, swizzled by thread
+
+
+def _reachable_buffer(device: AmdDevice) -> Encoding:
+    """A replay's buffer, which may be a peer's."""
+
+    def address(value: object) -> int:
+        if not isinstance(value, Buffer):
+            raise TypeError("not a Buffer")
+        return device.reachable(value)
+
+    return Encoding("reachable buffer", "Q", BUFFER.takes, address)
 
 
 class Encoder(StepEncoder):
@@ -99,6 +112,8 @@ class Pm4Encoder(Encoder):
         def late(
             var: Var, encoding: Encoding, offset: int, where: str, minimum: int, maximum: int
         ) -> None:
+            if encoding is BUFFER:
+                encoding = _reachable_buffer(device)
             self._late.append((var, encoding, base + offset, where, minimum, maximum))
 
         memory = encode_arguments(step, device.name, late)
@@ -150,9 +165,8 @@ class Pm4Encoder(Encoder):
             event_index=packets.EventIndex.END_OF_PIPE, **values,
         )
 
-    def interrupt(self) -> None:
-        """Raises the device's event."""
-        event = self.device.interrupts
+    def interrupt(self, event: Interrupts) -> None:
+        """Raises an event."""
         self.release(
             address=event.mailbox, data=event.event_id, data_sel=DataSelect.DATA_32,
             int_sel=InterruptSelect.AFTER_WRITE, int_ctxid=event.event_id,
@@ -162,7 +176,9 @@ class Pm4Encoder(Encoder):
         """Compares all 64 bits where the hardware does; else the queue widens it."""
         point = self.given(point, Point, "a Point") if self._values else point
         generation = self.device.generation
-        if isinstance(point, Point) and generation.wait_bits < 64:
+        if isinstance(point, Point) and point.done:
+            pass
+        elif isinstance(point, Point) and generation.wait_bits < 64:
             narrow = self.queue.bridge.narrow(point)
             if narrow is not None:
                 self._wait_memory(*narrow, 4, Function.GREATER_EQUAL)
@@ -206,7 +222,7 @@ class Pm4Encoder(Encoder):
                 minimum=1,
             )
             self.leave_open(point, MOMENT, at + layout.dword_of("data"), where, minimum=0)
-        self.interrupt()
+        self.interrupt(self.queue.bridge.interrupts(point))
 
     def stamp(self, address: int) -> None:
         """The GPU's clock, when all before is finished."""
@@ -289,7 +305,7 @@ class SdmaEncoder(Encoder):
             self.leave_open(point, shifted, high + addr, where, minimum=1)
             self.leave_open(point, MOMENT, low + data, where, **limits)
             self.leave_open(point, self.queue.bridge.moment_high, high + data, where, **limits)
-        event = self.device.interrupts
+        event = self.queue.bridge.interrupts(point)
         self.add(sdma.fence, **values, addr=event.mailbox, data=event.event_id)
         self.add(sdma.trap, int_context=event.event_id)
 

@@ -36,8 +36,8 @@ class Interrupts:
     def __init__(
         self, process: KfdProcess, memory: GpuMemory, running: Callable[[], Sequence[Work]]
     ) -> None:
-        self._kfd: Kfd = process.kfd
-        self._memory, self._running = memory, running
+        self.kfd: Kfd = process.kfd
+        self.memory, self._running = memory, running
         self.gpu_id = memory.node.gpu_id
         self.lines = TimelineLines(memory)
         self.fault: DeviceFault | None = None
@@ -59,7 +59,7 @@ class Interrupts:
             raise
 
     def _create(self, kind: int, auto_reset: bool, handle: int = 0) -> tuple[int, int]:
-        event_id, slot = self._kfd.create_event(kind, auto_reset=auto_reset, page_handle=handle)
+        event_id, slot = self.kfd.create_event(kind, auto_reset=auto_reset, page_handle=handle)
         self._events.append(event_id)
         return event_id, slot
 
@@ -67,9 +67,14 @@ class Interrupts:
         """Ends the events. Timelines in use go on as memory of the process."""
         for event_id in self._events:
             with contextlib.suppress(HardwareError):
-                self._kfd.destroy_event(event_id)
+                self.kfd.destroy_event(event_id)
         self._events.clear()
         self.lines.close()
+
+    @property
+    def open(self) -> bool:
+        """Whether its events are there to be raised."""
+        return bool(self._events)
 
     def forget(self) -> None:
         """In a forked child: the events are the parent's."""
@@ -89,7 +94,7 @@ class Interrupts:
         """The host has moved a timeline: wakes those who sleep for the GPU."""
         if self._sleepers and self._events:
             with contextlib.suppress(HardwareError):
-                self._kfd.set_event(self.event_id)
+                self.kfd.set_event(self.event_id)
 
     def wait(self, address: int, value: int, timeout_ns: int) -> int:
         """Waits for a timeline; whether it came. DeviceFault when the GPU faulted meanwhile."""
@@ -114,7 +119,7 @@ class Interrupts:
             event.event_id = event_id
         self._sleepers += 1
         try:
-            came = self._kfd.wait_events(events, timeout_ms)
+            came = self.kfd.wait_events(events, timeout_ms)
         finally:
             self._sleepers -= 1
         if came and len(events) > _HARDWARE:
@@ -124,8 +129,8 @@ class Interrupts:
         memory = events[_MEMORY].memory_exception_data  # type: ignore[index]
         hardware = events[_HARDWARE].hw_exception_data  # type: ignore[index]
         if memory.gpu_id:
-            self.fault = memory_exception(memory, self._memory, self._running())
+            self.fault = memory_exception(memory, self.memory, self._running())
         elif hardware.gpu_id:
-            self.fault = hardware_exception(hardware, self._memory, self._running())
+            self.fault = hardware_exception(hardware, self.memory, self._running())
         if self.fault is not None:
             raise self.fault

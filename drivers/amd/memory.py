@@ -129,8 +129,14 @@ class GpuMemory(BlockMemory):
 
     def unpin(self, block: Block) -> None:
         """Takes pinned memory away from the GPU; the process keeps it."""
-        self.kfd.unmap(block.handle, [self.node.gpu_id])
-        self.kfd.free(block.handle)
+        self.unreach(block)
+        self.free(block)
+
+    def share(self, block: Block, gpu_id: int) -> None:
+        """Lets another GPU reach a block too, until it is given back."""
+        if gpu_id not in block.peers and gpu_id != self.node.gpu_id:
+            self.kfd.map(block.handle, [gpu_id])
+            block.peers.append(gpu_id)
 
     def give_back(self, block: Block) -> None:
         """Frees a block on all sides. What the GPU does not let go stays, with its address."""
@@ -144,8 +150,8 @@ class GpuMemory(BlockMemory):
         return self.take(PAGE_BYTES, HOST, kind)
 
     def unreach(self, block: Block) -> None:
-        """Takes a block away from the GPU."""
-        self.kfd.unmap(block.handle, [self.node.gpu_id])
+        """Takes a block away from the GPU and its peers."""
+        self.kfd.unmap(block.handle, [self.node.gpu_id, *block.peers])
 
     def free(self, block: Block) -> None:
         """Frees a block."""
@@ -172,13 +178,13 @@ class AmdAllocator(Allocator):
         flags: int = VRAM, kind: str = "buffers",
     ) -> None:
         super().__init__(memory.system, memory.device, limit_bytes, policy)
-        self._memory, self._flags, self._kind = memory, flags, kind
+        self.memory, self._flags, self._kind = memory, flags, kind
 
     def _obtain(self, size_bytes: int) -> int:
-        return self._memory.take(size_bytes, self._flags, self._kind).address
+        return self.memory.take(size_bytes, self._flags, self._kind).address
 
     def _room(self) -> str:
-        return f"{self._memory.room()}, " if self._flags == VRAM else ""
+        return f"{self.memory.room()}, " if self._flags == VRAM else ""
 
     def _give_back(self, address: int, size_bytes: int) -> None:
-        self._memory.give_back(self._memory.blocks[address])
+        self.memory.give_back(self.memory.blocks[address])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from drivers.amd.generations import architecture_name
 from drivers.errors import MalformedInput, NodeNotAccessible, SystemCallFailed
@@ -26,7 +27,8 @@ class GpuNode:
     name: str = ""
     vram_bytes: int = 0
     visible_bytes: int = 0
-    extra: Mapping[str, str] = field(default_factory=dict)
+    peers: frozenset[int] = frozenset()
+    """Numbers of the nodes whose memory it reaches: over a link of its own, or the bus."""
 
     def value(self, name: str, default: int | None = None) -> int:
         """A property; MalformedInput when it is missing and there is no default."""
@@ -141,16 +143,29 @@ def _read_gpu(system: System, number: int, gpu_id: int, folder: str, device: str
             device=device, operation="topology",
         ) from error
     private = public = 0
-    for bank in range(properties.get("mem_banks_count", 0)):
-        bank_path = f"{folder}/mem_banks/{bank}/properties"
-        try:
-            values = parse_properties(read_file(system, bank_path), bank_path)
-        except OSError:
-            continue
+    for values in _numbered(system, folder, "mem_banks", properties):
         size, heap = values.get("size_in_bytes", 0), values.get("heap_type", 0)
         public += size if heap == HEAP_PUBLIC else 0
         private += size if heap == HEAP_PRIVATE else 0
-    return GpuNode(number, gpu_id, properties, vram_bytes=private + public, visible_bytes=public)
+    peers = frozenset(
+        values["node_to"] for kind in ("io_links", "p2p_links")
+        for values in _numbered(system, folder, kind, properties) if "node_to" in values
+    )
+    return GpuNode(
+        number, gpu_id, properties, vram_bytes=private + public, visible_bytes=public, peers=peers
+    )
+
+
+def _numbered(
+    system: System, folder: str, kind: str, properties: Mapping[str, int]
+) -> list[dict[str, int]]:
+    """The properties of each of a node's memory banks or links; those that are hidden lack."""
+    found = []
+    for number in range(properties.get(f"{kind}_count", 0)):
+        path = f"{folder}/{kind}/{number}/properties"
+        with contextlib.suppress(OSError):
+            found.append(parse_properties(read_file(system, path), path))
+    return found
 
 
 HEAP_PUBLIC, HEAP_PRIVATE = 1, 2

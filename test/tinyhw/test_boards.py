@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 
 from test.tinyhw.compare import same
 from test.tinyhw.ops import OPS, Op
+from tinyhw import Tensor, TinyJit
+from tinyhw.device import Device
 
 # Variants where there is time: they take other ways through tensor methods, seldom other kernels.
 CASES = [op for op in OPS if not op.variant or os.environ.get("TINYHW_FULL") == "1"]
@@ -28,3 +31,24 @@ def board(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 def test_an_op_on_a_board(op: Op, board: str) -> None:
     same(op.ours, *op.inputs, theirs=op.theirs, gradient=op.gradient, rtol=op.rtol, atol=op.atol,
          device=board)
+
+
+def test_tensors_go_from_gpu_to_gpu_by_the_copy_engine(board: str) -> None:
+    other = "AMD:1" if board != "AMD:1" else "AMD:2"
+    data = np.arange(30_000, dtype=np.float32)
+    x = Tensor(data, device=board)
+    for _ in range(10):  # nothing waits for the host; each hop overwrites the temporary of another
+        x = ((x + 1).to(other) * 2).to(board) / 2
+    queues = [Device.runtime(Device.canonicalize(name)).copy_queue for name in (board, other)]
+    before = [queue.last_point.value for queue in queues]
+    np.testing.assert_array_equal(x.numpy(), data + 10)
+    assert [queue.last_point.value for queue in queues] == [value + 10 for value in before]
+
+
+def test_a_replay_copies_from_gpu_to_gpu(board: str) -> None:
+    other = "AMD:1" if board != "AMD:1" else "AMD:2"
+    jit = TinyJit(lambda x: ((x * 2).to(other) + 1).to(board) * 3)
+    kept = [jit(Tensor(np.full(5000, i, np.float32), device=board)) + 0 for i in range(8)]
+    Tensor.realize(*kept)
+    for i, tensor in enumerate(kept):
+        np.testing.assert_array_equal(tensor.numpy(), (2 * i + 1) * 3)
