@@ -115,6 +115,18 @@ class TextFile(OpenFile):
         os.close(self._descriptor)
 
 
+def open_text(files: dict[str, str], path: str, flags: int) -> TextFile:
+    """One of some files that are there to be read, or OSError as the kernel would say."""
+    text = files.get(path)
+    if text is not None:
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            raise OSError(errno.EACCES, f"{path} is to be read")
+        return TextFile(text)
+    if any(name.startswith(path.rstrip("/") + "/") for name in files):
+        raise OSError(errno.EISDIR, f"{path} is a folder")
+    raise OSError(errno.ENOENT, path)
+
+
 class Model(ABC):
     """All that a program sees of a machine's boards."""
 

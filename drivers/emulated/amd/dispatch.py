@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from drivers.emulated.engine import BadPacket
-from drivers.emulated.memory import EXECUTE, READ, WRITE, GpuFault
+from drivers.emulated.grids import Ranges, report
+from drivers.emulated.memory import WRITE
 
 if TYPE_CHECKING:
     from drivers.emulated.amd.pm4 import ComputeEngine
@@ -128,8 +129,7 @@ class Dispatcher:
     def __init__(self, engine: ComputeEngine) -> None:
         self.engine = engine
         self.registers = Registers(engine)
-        self.ranges: tuple[Any, ...] = ()
-        self.ranges_generation = -1
+        self.ranges = Ranges(engine.memory.table)
         self.held: list[tuple[Launch, Share]] = []  # begun as far as packets know
         self.launches: dict[tuple[int | None, ...], Launch] = {}  # by registers and packet
 
@@ -224,12 +224,12 @@ class Dispatcher:
             for part in self._parts(launch.grid[0] * launch.grid[1] * launch.grid[2], share):
                 with caches.waves():
                     fault = self.engine.process.simt().run(Dispatch(
-                        memory=self._memory(), groups=part, gfx=board.name,
+                        memory=self.ranges.now(), groups=part, gfx=board.name,
                         thread_ids="packed" if board.packed_thread_ids else "separate",
                         **launch._asdict(),
                     ))
                 if fault is not None:
-                    self._report(fault)
+                    report(self.engine, fault)
 
     def _parts(self, count: int, share: Share) -> Iterator[tuple[int, int]]:
         """The parts of a grid in the order of the schedule, each when its turn comes."""
@@ -258,26 +258,3 @@ class Dispatcher:
                 registers["DISPATCH_SCRATCH_BASE_HI"] << 32
             )
             self.engine.memory.table.check(base << 8, size_bytes, WRITE)
-
-    def _memory(self) -> tuple[Any, ...]:
-        """What the process may touch, as the translator wants it."""
-        from drivers.emulated.simt.engine import MemoryRange
-
-        table = self.engine.memory.table
-        if self.ranges_generation != table.generation:
-            self.ranges_generation = table.generation
-            self.ranges = tuple(
-                MemoryRange(mapping.start, mapping.end, mapping.protection)
-                for mapping in table.mappings
-            )
-        return self.ranges
-
-    def _report(self, fault: Any) -> None:
-        """Raises what a dispatch that ended early means to its queue."""
-        where = f"wave {fault.wave}, pc {fault.pc:#x}"
-        if fault.kind != "memory":
-            raise BadPacket(f"the kernel never ends ({where})")
-        access = {"read": READ, "execute": EXECUTE}.get(fault.access, WRITE)
-        self.engine.process.log.append(f"{self.engine.name}: {fault.access} fault, {where}")
-        present = self.engine.memory.table.find(fault.address) is not None
-        raise GpuFault(fault.address, access, present)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Callable
 from typing import NamedTuple
 
+from drivers.emulated import description as description_of
 from drivers.emulated.amd import topology
-from drivers.emulated.amd.boards import BOARDS, Board
+from drivers.emulated.amd.boards import BOARDS
 from drivers.emulated.amd.kfd import KfdFile, RenderFile
 from drivers.emulated.amd.process import KfdProcess
 from drivers.emulated.amd.topology import Gpu
-from drivers.emulated.model import Model, OpenFile, TextFile
+from drivers.emulated.description import SEED
+from drivers.emulated.model import Model, OpenFile, open_text
 
-GPU_LIMIT = 16
-OPTIONS = ("strict", "small_bar")
+OPTIONS = {"seed": SEED, "strict": None, "small_bar": None}
 
 
 class Description(NamedTuple):
@@ -27,30 +26,11 @@ class Description(NamedTuple):
 
 
 def parse(description: str) -> Description:
-    """What 'gfx1100', 'gfx1100,gfx1201', 'gfx1100*2' or 'gfx1100,seed=7,strict' says.
-
-    Raises ValueError.
-    """
-    boards: list[Board] = []
-    seed: int | None = None
-    options = set()
-    for item in map(str.strip, description.split(",")):
-        option, equals, value = item.partition("=")
-        name, star, count = item.partition("*")
-        if option == "seed" and equals and value.isdecimal():
-            seed = int(value)
-        elif item in OPTIONS:
-            options.add(item)
-        elif name in BOARDS and (count.isdecimal() if star else True):
-            boards += [BOARDS[name]] * (int(count) if star else 1)
-        else:
-            known = ", ".join((*BOARDS, "seed=N", *OPTIONS))
-            raise ValueError(f"no emulated board {item!r}; there are {known}")
-    if not 1 <= len(boards) <= GPU_LIMIT:
-        raise ValueError(f"{len(boards)} boards; a machine has 1 to {GPU_LIMIT}")
-    large_bar = "small_bar" not in options
-    gpus = [Gpu(index, board, large_bar) for index, board in enumerate(boards)]
-    return Description(gpus, seed, "strict" in options)
+    """A description with AMD's boards and options. Raises ValueError."""
+    said = description_of.read(description, BOARDS, OPTIONS)
+    large_bar = "small_bar" not in said.options
+    gpus = [Gpu(index, board, large_bar) for index, board in enumerate(said.boards)]
+    return Description(gpus, said.seed, "strict" in said.options)
 
 
 class Machine(Model):
@@ -69,14 +49,7 @@ class Machine(Model):
         for gpu in self.gpus:
             if path == f"/dev/dri/renderD{gpu.render_minor}":
                 return RenderFile(self.process, gpu.index)
-        text = self._files.get(path)
-        if text is not None:
-            if flags & os.O_ACCMODE != os.O_RDONLY:
-                raise OSError(errno.EACCES, f"{path} is to be read")
-            return TextFile(text)
-        if any(name.startswith(path.rstrip("/") + "/") for name in self._files):
-            raise OSError(errno.EISDIR, f"{path} is a folder")
-        raise OSError(errno.ENOENT, path)
+        return open_text(self._files, path, flags)
 
     def files(self) -> dict[str, str]:
         """The files of sysfs."""

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from autogen import nv_555 as nv
 from autogen import nv_qmd
 from drivers.emulated.engine import BadPacket
-from drivers.emulated.memory import EXECUTE, READ, WRITE, GpuFault
+from drivers.emulated.grids import Ranges, report
+from drivers.emulated.memory import EXECUTE, READ, WRITE
 from drivers.emulated.nv import semaphore
 from drivers.emulated.nv.methods import class_methods
 from drivers.emulated.nv.qmd import LAYOUTS, Qmd, Release
 from drivers.emulated.simt import launch as simt
-from drivers.emulated.simt.engine import Fault, MemoryRange
 from drivers.emulated.simt.instruction import TranslationFailed, UnknownInstruction
 
 if TYPE_CHECKING:
@@ -46,8 +46,7 @@ class ComputeObject:
         self.held: list[Qmd] = []
         self.inline = bytearray()
         self.inline_left = 0
-        self.ranges: tuple[MemoryRange, ...] = ()
-        self.ranges_generation = -1
+        self.ranges = Ranges(channel.memory.table)
         self.handlers: dict[str, Callable[[int], None]] = {
             "WAIT_FOR_IDLE": lambda value: self.finish(),
             "LAUNCH_DMA": self._begin_inline, "LOAD_INLINE_DATA": self._load_inline,
@@ -193,7 +192,7 @@ class ComputeObject:
         self._check_local(qmd.local_bytes)
         return simt.Launch(
             architecture=board.name, entry=entry, grid=qmd.grid, block=qmd.block,
-            memory=self._memory(), constant_banks=banks,
+            memory=self.ranges.now(), constant_banks=banks,
             registers=qmd.first("REGISTER_COUNT_V", "REGISTER_COUNT"),
             barriers=qmd["BARRIER_COUNT"], shared_bytes=shared, local_bytes=qmd.local_bytes,
             shared_window=self._wide(
@@ -218,17 +217,6 @@ class ComputeObject:
         base = self._wide("SET_SHADER_LOCAL_MEMORY_A", "SET_SHADER_LOCAL_MEMORY_B")
         self.channel.memory.table.check(base, size * (board.sms // board.sms_per_tpc), WRITE)
 
-    def _memory(self) -> tuple[MemoryRange, ...]:
-        """What the channel may touch, as the translator wants it."""
-        table = self.channel.memory.table
-        if self.ranges_generation != table.generation:
-            self.ranges_generation = table.generation
-            self.ranges = tuple(
-                MemoryRange(mapping.start, mapping.end, mapping.protection)
-                for mapping in table.mappings
-            )
-        return self.ranges
-
     def _run(self, qmd: Qmd) -> None:
         kind = qmd.first("QMD_TYPE") if "QMD_TYPE" in qmd.places else 2
         if kind not in GRID_TYPES or qmd.first("IS_QUEUE"):
@@ -246,15 +234,5 @@ class ComputeObject:
             except (UnknownInstruction, TranslationFailed) as unknown:
                 raise BadPacket(str(unknown)) from unknown
             if fault is not None:
-                self._report_fault(fault)
+                report(self.channel, fault)
         self.channel.native.notify()
-
-    def _report_fault(self, fault: Fault) -> None:
-        """Raises what a grid that ended early means to its channel."""
-        where = f"warp {fault.wave}, pc {fault.pc:#x}"
-        if fault.kind != "memory":
-            raise BadPacket(f"the kernel never ends ({where})")
-        access = {"read": READ, "execute": EXECUTE}.get(fault.access, WRITE)
-        self.channel.process.log.append(f"{self.channel.name}: {fault.access} fault, {where}")
-        present = self.channel.memory.table.find(fault.address) is not None
-        raise GpuFault(fault.address, access, present)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import platform
 from collections.abc import Callable
 from typing import NamedTuple
 
-from drivers.emulated.model import Model, OpenFile, TextFile
+from drivers.emulated import description as description_of
+from drivers.emulated.description import SEED
+from drivers.emulated.model import Model, OpenFile, open_text
 from drivers.emulated.nv.abi import DEFAULT_VERSION, VERSIONS, Abi
 from drivers.emulated.nv.boards import BOARDS, Board
 from drivers.emulated.nv.gpu import Gpu
@@ -16,8 +16,8 @@ from drivers.emulated.nv.process import NvProcess
 from drivers.emulated.nv.rm import ControlFile, DeviceFile
 from drivers.emulated.nv.uvm import UvmFile
 
-GPU_LIMIT = 16
 PROC = "/proc/driver/nvidia"
+OPTIONS = {"seed": SEED, "driver": VERSIONS.__contains__}
 
 
 class Description(NamedTuple):
@@ -29,28 +29,12 @@ class Description(NamedTuple):
 
 
 def parse(description: str) -> Description:
-    """What 'sm_90', 'sm_75,sm_90', 'sm_89*2' or 'sm_90,seed=7,driver=535.261.03' says.
+    """A description with NVIDIA's boards and options, 'sm_90,driver=535.261.03' for instance.
 
     Raises ValueError.
     """
-    boards: list[Board] = []
-    seed, version = None, DEFAULT_VERSION
-    for item in map(str.strip, description.split(",")):
-        option, equals, value = item.partition("=")
-        name, star, count = item.partition("*")
-        if option == "seed" and equals and value.isdecimal():
-            seed = int(value)
-        elif option == "driver" and value in VERSIONS:
-            version = value
-        elif name in BOARDS and (count.isdecimal() if star else True):
-            boards += [BOARDS[name]] * (int(count) if star else 1)
-        else:
-            drivers = (f"driver={version}" for version in VERSIONS)
-            known = ", ".join((*BOARDS, "seed=N", *drivers))
-            raise ValueError(f"no emulated board {item!r}; there are {known}")
-    if not 1 <= len(boards) <= GPU_LIMIT:
-        raise ValueError(f"{len(boards)} boards; a machine has 1 to {GPU_LIMIT}")
-    return Description(boards, seed, version)
+    said = description_of.read(description, BOARDS, OPTIONS)
+    return Description(said.boards, said.seed, said.options.get("driver", DEFAULT_VERSION))
 
 
 class Machine(Model):
@@ -72,12 +56,7 @@ class Machine(Model):
         for gpu in self.gpus:
             if path == f"/dev/nvidia{gpu.minor}":
                 return DeviceFile(self.process, gpu)
-        text = self._files.get(path)
-        if text is None:
-            raise OSError(errno.ENOENT, path)
-        if flags & os.O_ACCMODE != os.O_RDONLY:
-            raise OSError(errno.EACCES, f"{path} is to be read")
-        return TextFile(text)
+        return open_text(self._files, path, flags)
 
     def files(self) -> dict[str, str]:
         """The files of /proc/driver/nvidia."""

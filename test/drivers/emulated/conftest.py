@@ -8,6 +8,7 @@ import pytest
 
 from drivers.emulated.system import EmulatedSystem
 from test.drivers.emulated.kfd_client import Client
+from test.drivers.emulated.nv_client import Rm
 
 
 @pytest.fixture(scope="module")
@@ -30,3 +31,19 @@ def pair() -> Iterator[EmulatedSystem]:
     system = EmulatedSystem("gfx1100*2")
     yield system
     system.shut_down()
+
+
+@pytest.fixture(scope="module")
+def hopper() -> Iterator[EmulatedSystem]:
+    system = EmulatedSystem("sm_90")
+    yield system
+    system.shut_down()
+
+
+@pytest.fixture
+def rm(hopper: EmulatedSystem) -> Iterator[Rm]:
+    """A client of NVIDIA's driver that has a device."""
+    rm = Rm(hopper)
+    rm.device()
+    yield rm
+    rm.close()

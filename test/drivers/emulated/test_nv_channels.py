@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -34,20 +34,11 @@ RELEASE, WIDE, TIMESTAMP, REDUCTION = 1, 1 << 24, 1 << 25, 6
 MMU_FAULT, PBDMA, GR_EXCEPTION, CLASS_ERROR = 31, 32, 13, 69
 
 
-@pytest.fixture(scope="module")
-def system() -> Iterator[EmulatedSystem]:
-    system = EmulatedSystem("sm_90")
-    yield system
-    system.shut_down()
-
-
 @pytest.fixture
-def rm(system: EmulatedSystem) -> Iterator[Rm]:
-    rm = Rm(system)
-    rm.device()
+def rm(rm: Rm) -> Rm:
+    """With a VA space."""
     rm.space()
-    yield rm
-    rm.close()
+    return rm
 
 
 @pytest.fixture

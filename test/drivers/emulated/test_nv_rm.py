@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,21 +16,6 @@ from drivers.system import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED, PROT_READ, PR
 from test.drivers.emulated.nv_client import CLASSES, Channel, Refused, Rm, copy, request, wait
 
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def system() -> Iterator[EmulatedSystem]:
-    system = EmulatedSystem("sm_90")
-    yield system
-    system.shut_down()
-
-
-@pytest.fixture
-def rm(system: EmulatedSystem) -> Iterator[Rm]:
-    rm = Rm(system)
-    rm.device()
-    yield rm
-    rm.close()
 
 
 def refused(status: Status) -> Any:
@@ -354,8 +338,8 @@ def test_a_description_names_what_there_is() -> None:
             parse(bad)
 
 
-def test_a_machine_has_no_nodes_of_others(system: EmulatedSystem) -> None:
+def test_a_machine_has_no_nodes_of_others(hopper: EmulatedSystem) -> None:
     for path in ("/dev/kfd", "/dev/nvidia1", "/proc/driver/nvidia/none"):
         with pytest.raises(OSError) as raised:
-            system.open(path, os.O_RDWR)
+            hopper.open(path, os.O_RDWR)
         assert raised.value.errno == errno.ENOENT
