@@ -20,6 +20,9 @@ PAIR = struct.Struct("<II")  # NVXXXX_CTRL_XXX_INFO: index, data
 FAULT_PDE, FAULT_RO = 0, 6  # dev_fault.h, NV_PFAULT_FAULT_TYPE_*
 ACCESS_READ, ACCESS_WRITE = 0, 1  # NV_PFAULT_ACCESS_TYPE_*
 KIB = 10
+# What gVisor's nvproxy does not let through with its capabilities compute and utility: the
+# version's second form, NVA06F_BIND, and what tells of MMU faults.
+CONTAINER_BLOCKS = (0x13E, 0xA06F0104, 0x83DE0328)
 
 
 class Query(NamedTuple):
@@ -53,7 +56,8 @@ def run(target: Resource, params: Any, call: Call) -> None:
     """NV_ESC_RM_CONTROL. Raises RmError."""
     process = target.process
     entry = CONTROLS.get(params.cmd)
-    if entry is None or not isinstance(target, entry.kinds):
+    blocked = process.container and params.cmd in CONTAINER_BLOCKS
+    if entry is None or blocked or not isinstance(target, entry.kinds):
         raise RmError(
             Status.NOT_SUPPORTED, f"control {params.cmd:#x} of a {type(target).__name__}"
         )

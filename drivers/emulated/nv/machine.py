@@ -17,7 +17,7 @@ from drivers.emulated.nv.rm import ControlFile, DeviceFile
 from drivers.emulated.nv.uvm import UvmFile
 
 PROC = "/proc/driver/nvidia"
-OPTIONS = {"seed": SEED, "driver": VERSIONS.__contains__}
+OPTIONS = {"seed": SEED, "driver": VERSIONS.__contains__, "container": None}
 
 
 class Description(NamedTuple):
@@ -26,6 +26,7 @@ class Description(NamedTuple):
     boards: list[Board]
     seed: int | None
     version: str
+    container: bool
 
 
 def parse(description: str) -> Description:
@@ -34,7 +35,8 @@ def parse(description: str) -> Description:
     Raises ValueError.
     """
     said = description_of.read(description, BOARDS, OPTIONS)
-    return Description(said.boards, said.seed, said.options.get("driver", DEFAULT_VERSION))
+    version = said.options.get("driver", DEFAULT_VERSION)
+    return Description(said.boards, said.seed, version, "container" in said.options)
 
 
 class Machine(Model):
@@ -42,10 +44,12 @@ class Machine(Model):
 
     def __init__(self, description: str, bell: int, program: int) -> None:
         self.log: list[str] = []
-        boards, seed, version = parse(description)
-        self.gpus = [Gpu(index, board) for index, board in enumerate(boards)]
-        self.process = NvProcess(self.gpus, self.log, bell, program, seed, Abi(version))
-        self._files = _files(self.gpus, version)
+        said = parse(description)
+        self.gpus = [Gpu(index, board) for index, board in enumerate(said.boards)]
+        self.process = NvProcess(
+            self.gpus, self.log, bell, program, said.seed, Abi(said.version), said.container
+        )
+        self._files = _files(self.gpus, said.version)
 
     def open(self, path: str, flags: int) -> OpenFile:
         """Opens a device node or a file of /proc/driver/nvidia."""

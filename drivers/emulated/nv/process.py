@@ -40,9 +40,9 @@ class NvProcess:
 
     def __init__(
         self, gpus: list[Gpu], log: list[str], bell: int, program: int, seed: int | None,
-        abi: Abi,
+        abi: Abi, container: bool = False,
     ) -> None:
-        self.gpus, self.log, self.abi = gpus, log, abi
+        self.gpus, self.log, self.abi, self.container = gpus, log, abi, container
         self.system = RealSystem()
         self.native = Native(self.system, map_bell(bell))
         self.backing = Backing("nvidia")

@@ -244,6 +244,8 @@ class UvmFile(OpenFile):
     def _initialise(self, params: Any, call: Call) -> None:
         require(not self.holds_mm, Status.INVALID_ARGUMENT, "this descriptor holds an mm")
         require(not params.flags & ~3, Status.INVALID_ARGUMENT, f"flags {params.flags:#x}")
+        if self.process.container:
+            params.flags |= MULTI_PROCESS_SHARING  # as nvproxy does
         if self.space is not None:
             require(
                 self.space.flags == params.flags, Status.INVALID_ARGUMENT, "it has other flags"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from drivers.emulated.nv.abi import Abi
 from drivers.emulated.nv.machine import parse
 from drivers.emulated.nv.status import Status
 from drivers.emulated.system import EmulatedSystem
@@ -326,6 +327,42 @@ def test_branch_535_has_its_own_sizes() -> None:
             wrong.control(wrong.dev, 0x800292, params)
     finally:
         wrong.close()
+        rm.close()
+        system.shut_down()
+
+
+# Facts of the headers, and of gVisor's table of them (pkg/abi/nvgpu).
+@pytest.mark.parametrize(("version", "sizes"), [
+    ("535.261.03", (360, 48, 2, 644, 436, 516, 448, 256, 776, 120, 1200)),
+    ("555.58.02", (360, 48, 2, 404, 444, 524, 472, 256, 776, 128, 9264)),
+    ("580.95.05", (368, 56, 3, 804, 1028, 564, 488, 384, 1032, 128, 9264)),
+])
+def test_sizes_are_those_of_each_branch(version: str, sizes: tuple[int, ...]) -> None:
+    names = (
+        "NV_CHANNEL_ALLOC_PARAMS", "NV_VASPACE_ALLOCATION_PARAMETERS",
+        "NVA06C_CTRL_GPFIFO_SCHEDULE_PARAMS", "NV0080_CTRL_GPU_GET_CLASSLIST_V2_PARAMS",
+        "NV2080_CTRL_FB_GET_INFO_V2_PARAMS", "NV2080_CTRL_GPU_GET_INFO_V2_PARAMS",
+        "NV0080_CTRL_GR_GET_INFO_V2_PARAMS", "NV0000_CTRL_GPU_GET_PROBED_IDS_PARAMS",
+        "NV0000_CTRL_SYSTEM_GET_BUILD_VERSION_V2_PARAMS", "NV_MEMORY_ALLOCATION_PARAMS",
+        "UVM_MAP_EXTERNAL_ALLOCATION_PARAMS",
+    )
+    abi = Abi(version)
+    assert tuple(map(abi.size, names)) == sizes
+
+
+def test_a_container_hides_some_calls() -> None:
+    system = EmulatedSystem("sm_90,driver=580.95.05,container")
+    rm = Rm(system)
+    try:
+        rm.device()
+        with refused(Status.NOT_SUPPORTED):
+            rm.control(rm.root, 0x13E, (ctypes.c_ubyte * 1032)())
+        rm.uvm("INITIALIZE")
+        other = rm.open("/dev/nvidia-uvm")
+        args = rm.make("UVM_MM_INITIALIZE_PARAMS", uvmFd=rm.uvm_fd)
+        system.ioctl(other, rm.nv.UVM_MM_INITIALIZE, ctypes.addressof(args))
+        assert args.rmStatus == Status.WARN_NOTHING_TO_DO
+    finally:
         rm.close()
         system.shut_down()
 
