@@ -116,11 +116,25 @@ def _amd_generations() -> dict[str, str]:
     return {name: generation.tested for name, generation in GENERATIONS.items()}
 
 
+def _nv_missing() -> tuple[str, str]:
+    from drivers.nv.rm import CONTROL_NODE, MISSING_REMEDY
+
+    if os.path.exists(CONTROL_NODE):
+        return "", ""
+    return missing_node(CONTROL_NODE), MISSING_REMEDY
+
+
+def _open_nv(name: str, *, system: System | None = None, **options: Any) -> Device:
+    from drivers.nv.device import NvDevice
+
+    return NvDevice(name, system=system, **options)
+
+
 BACKENDS: dict[str, Backend] = {
     "AMD": Backend(
         "an AMD GPU, by its kernel driver", _amd_missing, _open_amd, _amd_generations
     ),
-    "NV": _planned("NVIDIA's kernel driver"),
+    "NV": Backend("an NVIDIA GPU, by its kernel driver", _nv_missing, _open_nv),
     "QCOM": _planned("Qualcomm's kernel driver"),
     "METAL": _planned("Apple's Metal"),
     "CUDA": _planned("CUDA"),

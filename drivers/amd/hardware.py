@@ -275,6 +275,7 @@ class HardwareQueue:
         ctypes.memmove(template, words, len(words))
         # Without a tail its address goes behind the template, where nobody looks.
         state.value_base, state.value_mask, state.tail_at = template, 0, len(entry.words)
+        state.tail_stride = 1
         if entry.tail:
             tails = self._take(size_bytes, HOST, "ring tails").address
             state.value_base, state.value_mask, state.tail_at = tails, state.mask, entry.tail_at

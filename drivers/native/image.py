@@ -27,8 +27,8 @@ from drivers.system import MAP_ANONYMOUS, MAP_PRIVATE, PROT_EXEC, PROT_READ, PRO
 # The functions that Python asks the image for, in the order of its table.
 EXPORTS = (
     "timeline_wait", "timeline_signal", "kick", "apply_patches", "queue_submit", "queue_replay",
-    "queue_stop", "pool_stop", "processor", "worker", "doorbell", "ring_submit", "ring_replay",
-    "run_kernel",
+    "queue_stop", "pool_stop", "processor", "worker", "doorbell", "gpfifo_doorbell",
+    "ring_submit", "ring_replay", "run_kernel",
 )
 
 # What differs between instruction sets: a spinning thread's pause, and arithmetic by IEEE 754

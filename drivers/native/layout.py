@@ -176,9 +176,11 @@ class RingState(ctypes.Structure):
     timeline also says which entries the hardware has left behind. `template` is the entry; of its
     dwords `address_at` (64 bits) and `size_at` (the list's dwords, with `size_flags`) change.
     The value goes to the dwords `low_at` and `high_at` behind `value_base`, plus the entry's place
-    in the ring under `value_mask`: the template itself, or memory of each place, whose address
-    then goes to `tail_at`. The hardware moves by `entry_units` for an entry; the doorbell says
-    the write pointer less `doorbell_back`.
+    in the ring under `value_mask` (times `tail_stride`): the template itself, or memory of each
+    place, whose address then goes to `tail_at`, with `tail_flags` added. Where an address holds
+    the length too, a dword of the list adds `size_factor`. The hardware moves by `entry_units` for
+    an entry; the doorbell says the write pointer less `doorbell_back`, or, for a GPFIFO, the
+    `token`, when `put` is written.
     """
 
     _fields_ = [
@@ -203,7 +205,12 @@ class RingState(ctypes.Structure):
         ("value_base", c_uint64),
         ("value_mask", c_uint64),
         ("tail_at", c_uint64),
-        ("pad0", c_uint64 * 3),
+        ("size_factor", c_uint64),
+        ("tail_stride", c_uint64),
+        ("tail_flags", c_uint64),
+        ("put", c_uint64),
+        ("token", c_uint64),
+        ("pad0", c_uint64 * 6),
         # Written by producers, which hold the queue's lock.
         ("head", c_uint64),
         ("submitted", c_uint64),
@@ -270,7 +277,7 @@ FIELDS: Final[dict[Opcode, dict[str, tuple[int, str]]]] = {
 def _checked_sizes() -> None:
     sizes = {
         Record: 64, TimelineState: 64, QueueState: 256, Job: 128, Patch: 32, BoundState: 96,
-        RingState: 256,
+        RingState: 320,
     }
     for structure, size in sizes.items():
         if ctypes.sizeof(structure) != size:

@@ -33,6 +33,31 @@ strike:
   ret void
 }
 
+; The kick of a GPFIFO: GP_PUT in its USERD, counted modulo its entries of two dwords, then the
+; channel's token. Fences order what the host wrote before GP_PUT, and GP_PUT before the token.
+define hidden void @gpfifo_doorbell(ptr %ring) {
+  %pointer.at = getelementptr i8, ptr %ring, i64 $Ring.write_pointer
+  %pointer = load ptr, ptr %pointer.at
+  %value = load atomic i64, ptr %pointer monotonic, align 8
+  %mask.at = getelementptr i8, ptr %ring, i64 $Ring.mask
+  %mask = load i64, ptr %mask.at
+  %entries.mask = lshr i64 %mask, 1
+  %put = and i64 %value, %entries.mask
+  %put.32 = trunc i64 %put to i32
+  %put.at = getelementptr i8, ptr %ring, i64 $Ring.put
+  %put.place = load ptr, ptr %put.at
+  fence seq_cst
+  store atomic volatile i32 %put.32, ptr %put.place release, align 4
+  fence seq_cst
+  %token.at = getelementptr i8, ptr %ring, i64 $Ring.token
+  %token = load i64, ptr %token.at
+  %token.32 = trunc i64 %token to i32
+  %bell.at = getelementptr i8, ptr %ring, i64 $Ring.doorbell
+  %bell = load ptr, ptr %bell.at
+  store atomic volatile i32 %token.32, ptr %bell release, align 4
+  ret void
+}
+
 ; Whether another entry fits.
 define internal i1 @ring_room(ptr %ring) {
   %timeline.at = getelementptr i8, ptr %ring, i64 $Ring.timeline
@@ -65,7 +90,12 @@ entry:
   %value = add i64 %submitted, 1
   store i64 %value, ptr %submitted.at
   %address.at = call ptr @ring_place(ptr %ring, i64 $Ring.address_at)
-  store ptr %list, ptr %address.at, align 4
+  %factor.at = getelementptr i8, ptr %ring, i64 $Ring.size_factor
+  %factor = load i64, ptr %factor.at
+  %sized = mul i64 %dwords, %factor
+  %list.number = ptrtoint ptr %list to i64
+  %address = add i64 %list.number, %sized
+  store i64 %address, ptr %address.at, align 4
   %flags.at = getelementptr i8, ptr %ring, i64 $Ring.size_flags
   %flags = load i64, ptr %flags.at
   %size = or i64 %dwords, %flags
@@ -79,9 +109,16 @@ entry:
   %place = and i64 %head, %value.mask
   %value.base.at = getelementptr i8, ptr %ring, i64 $Ring.value_base
   %value.base = load ptr, ptr %value.base.at
-  %tail = getelementptr i32, ptr %value.base, i64 %place
+  %stride.at = getelementptr i8, ptr %ring, i64 $Ring.tail_stride
+  %stride = load i64, ptr %stride.at
+  %tail.offset = mul i64 %place, %stride
+  %tail = getelementptr i32, ptr %value.base, i64 %tail.offset
+  %tail.number = ptrtoint ptr %tail to i64
+  %tail.flags.at = getelementptr i8, ptr %ring, i64 $Ring.tail_flags
+  %tail.flags = load i64, ptr %tail.flags.at
+  %tail.flagged = add i64 %tail.number, %tail.flags
   %tail.at = call ptr @ring_place(ptr %ring, i64 $Ring.tail_at)
-  store ptr %tail, ptr %tail.at, align 4
+  store i64 %tail.flagged, ptr %tail.at, align 4
   %low = trunc i64 %value to i32
   %low.number.at = getelementptr i8, ptr %ring, i64 $Ring.low_at
   %low.number = load i64, ptr %low.number.at

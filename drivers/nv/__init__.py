@@ -1,0 +1,1 @@
+"""NVIDIA GPUs through their kernel driver's ioctls: channels, methods and doorbells, no library."""

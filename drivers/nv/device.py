@@ -1,0 +1,142 @@
+"""An NVIDIA GPU as a device: opening it, its memory, programs, clock and queues.
+
+Opening asks, in this order: the kernel driver's version, its GPUs, the GPU's objects and what it
+is made of, its address space, then memory and a channel group. Whatever fails gives back what it
+took, except what belongs to the process (process.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+
+from compiler.code_object import CodeObject
+from compiler.target import Target
+from drivers.blocks import Block
+from drivers.device import Features
+from drivers.errors import DeviceFault, HardwareError
+from drivers.gpu import QUEUES, GpuDevice, check_index
+from drivers.memory import CachePolicy
+from drivers.nv.channel import ChannelGroup
+from drivers.nv.faults import explain
+from drivers.nv.memory import HOST, NvAllocator, NvMemory
+from drivers.nv.process import process_of
+from drivers.nv.program import NvProgram
+from drivers.nv.queue import NvQueue
+from drivers.nv.watch import Watch
+from drivers.queue import Timestamp
+from drivers.system import PAGE_BYTES, System
+from drivers.timeline import DEFAULT_TIMEOUT_MS, Home
+
+_STAMP_BYTES = 16
+_TIMER_NS = 32.0  # PTIMER counts ns, in steps of 32 (dev_timer.ref.txt)
+
+
+class NvTimestamp(Timestamp):
+    """A place of 16 bytes where a queue writes a word and, behind it, the GPU's clock."""
+
+    __slots__ = ()
+
+    @property
+    def value_ns(self) -> int:
+        """The GPU's time that was written; wait for the list's Point first."""
+        super().value_ns  # noqa: B018  (raises if nothing was written)
+        return self._view[1]
+
+
+class NvDevice(GpuDevice):
+    """One GPU, `NV:0`. Opening it again gives another device on the same GPU."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        system: System | None = None,
+        timeout_ms: float = DEFAULT_TIMEOUT_MS,
+        memory_limit_bytes: int | None = None,
+        cache_policy: CachePolicy | None = None,
+    ) -> None:
+        super().__init__(name, timeout_ms)
+        self._pinned: dict[int, Block] = {}
+        self._process = process_of(system)
+        self.system = self._process.system
+        index = check_index(name, [f"minor {card.minor}" for card in self._process.cards])
+        self.gpu = self._process.gpu(index, name)
+        self.gpu_memory = NvMemory(self._process, self.gpu, name)
+        self.allocator = NvAllocator(self.gpu_memory, memory_limit_bytes, cache_policy)
+        self.command_allocator = NvAllocator(
+            self.gpu_memory, None, cache_policy, HOST, "commands"
+        )
+        # Timelines outlive the device and lead to their home, which must not hold it.
+        reference, rm, memory = weakref.ref(self), self.gpu.rm, self.gpu_memory
+
+        def explained(debugger: int, code: int) -> DeviceFault:
+            device = reference()
+            return explain(rm, debugger, code, memory, device.running() if device else ())
+
+        self.watch = Watch(self.gpu_memory, explained)
+        self.group = ChannelGroup(self)
+        self.features = Features(
+            host_access=True, waits_for=("host", "NV", "LLVM", "CLANG"),
+            separate_copy_engine=True, timestamp_ns=_TIMER_NS, queues=QUEUES,
+        )
+        self.start()
+
+    @property
+    def target(self) -> Target:
+        """The GPU as the compiler sees it."""
+        from compiler.nvidia import gpu_target
+
+        return gpu_target(self.gpu.generation.name, self.gpu.multiprocessors)
+
+    def timestamps(self, count: int) -> list[Timestamp]:
+        """Places for a queue to write the GPU's clock, in ns."""
+        memory = self.alloc(_STAMP_BYTES * count)
+        return [
+            NvTimestamp(memory.view(_STAMP_BYTES * i, _STAMP_BYTES)) for i in range(count)
+        ]
+
+    def pin(self, page: int) -> int:
+        """Lets the GPU reach a page of the process, until the device is closed."""
+        with self._lock:
+            if page not in self._pinned:
+                self._pinned[page] = self.gpu_memory.pin(page, PAGE_BYTES)
+            return self._pinned[page].address
+
+    # ---- what every GPU's device asks of it ----
+
+    @property
+    def home(self) -> Watch:
+        """Its timelines' memory."""
+        return self.watch
+
+    @property
+    def fault(self) -> DeviceFault | None:
+        """An error that took its channels off the GPU."""
+        return self.watch.fault
+
+    def shares(self, home: Home) -> bool:
+        """Whether a home is of the same GPU."""
+        return isinstance(home, Watch) and home.gpu is self.gpu
+
+    def make_program(self, code: CodeObject) -> NvProgram:
+        """Puts a kernel into executable memory."""
+        return NvProgram(self, code)
+
+    def make_queue(
+        self, kind: str, name: str, ring_records: int, initial_value: int
+    ) -> NvQueue:
+        """A channel."""
+        return NvQueue(self, kind, name, ring_records, initial_value)
+
+    def release(self) -> None:
+        """Gives back pinned pages, the channel group and the timelines' memory."""
+        for block in self._pinned.values():
+            with contextlib.suppress(HardwareError, OSError):
+                self.gpu_memory.unpin(block)
+        self._pinned.clear()
+        self.group.close()
+        self.watch.close()
+
+    def forget(self) -> None:
+        """In a forked child there is nothing of its own to give back."""

@@ -1,0 +1,150 @@
+"""What the kernel driver keeps once for a process: nodes, a client, and GPUs' address spaces.
+
+Unified memory gives each GPU one address space for a process, so devices that are opened again
+share it. The nodes stay open when a device is closed, and the next one uses them again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from typing import Any, Final, NamedTuple
+
+from autogen import nv_555
+from drivers.blocks import page_aligned
+from drivers.errors import SystemCallFailed
+from drivers.nv.board import NvGpu
+from drivers.nv.rm import Rm
+from drivers.nv.uvm import Uvm
+from drivers.system import (
+    MAP_ANONYMOUS,
+    MAP_NORESERVE,
+    MAP_PRIVATE,
+    PROT_NONE,
+    RealSystem,
+    System,
+)
+
+_CARDS: Final = 32  # NV_MAX_DEVICES of nv-limits.h
+_ADDRESSES: Final = range(1 << 37, 1 << 40)
+"""GPFIFO entries and QMDs have 40-bit addresses; below lies what a program's image may take."""
+_TRIES: Final = 4096
+
+
+class Card(NamedTuple):
+    """A GPU that the kernel driver has: its number there and that of its node."""
+
+    gpu_id: int
+    minor: int
+
+
+class AddressSpace:
+    """Addresses that are the same for the host and for GPUs, handed out in a circle."""
+
+    def __init__(self, system: System, device: str) -> None:
+        self._system, self._device = system, device
+        self._next = _ADDRESSES.start
+        self._lock = threading.Lock()
+
+    def reserve(self, size_bytes: int, alignment: int) -> int:
+        """A stretch that nothing else of the process lies in; munmap gives it back."""
+        size = page_aligned(size_bytes)
+        with self._lock:
+            for _ in range(_TRIES):
+                address = -(-self._next // alignment) * alignment
+                if address + size > _ADDRESSES.stop:
+                    address = _ADDRESSES.start
+                self._next = address + size
+                if self._claim(address, size):
+                    return address
+        raise SystemCallFailed.wrap(
+            OSError(12, "no addresses below 2^40 are free"), "mmap", self._device
+        )
+
+    def _claim(self, address: int, size: int) -> bool:
+        flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+        try:
+            found = self._system.mmap(size, PROT_NONE, flags, -1, 0, address)
+        except OSError as error:
+            raise SystemCallFailed.wrap(error, "mmap", self._device) from error
+        if found != address:  # without MAP_FIXED an address is a wish
+            self._system.munmap(found, size)
+        return found == address
+
+
+class NvProcess:
+    """This process as one System's kernel driver knows it."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.lock = threading.Lock()
+        self._gpus: dict[int, NvGpu] = {}
+        self.rm = Rm(system, "NV")
+        try:
+            self.cards = self._find_cards()
+            self.uvm = Uvm(self.rm)
+        except BaseException:
+            self.rm.close()
+            raise
+        self.addresses = AddressSpace(system, "NV")
+
+    def _find_cards(self) -> list[Card]:
+        cards: Any = (nv_555.nv_ioctl_card_info_t * _CARDS)()
+        self.rm.escape("NV_ESC_CARD_INFO", nv_555.NV_ESC_CARD_INFO, cards)
+        return [
+            Card(int(card.gpu_id), int(card.minor_number)) for card in cards if card.valid
+        ]
+
+    def gpu(self, index: int, device: str) -> NvGpu:
+        """A GPU with its objects and its address space, made at first use."""
+        with self.lock:
+            if index not in self._gpus:
+                self._gpus[index] = NvGpu(
+                    self.rm, self.uvm, self.cards[index].gpu_id, self.cards[index].minor, device
+                )
+            return self._gpus[index]
+
+    def close(self) -> None:
+        """Closes the nodes, when nobody can use them through this System any more."""
+        for gpu in self._gpus.values():
+            gpu.close()
+        self._gpus.clear()
+        self.uvm.close()
+        self.rm.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "uvm"):
+            with contextlib.suppress(OSError):
+                self.close()
+
+
+_REAL: Final = RealSystem()
+_KEY: Final = "_nv_process"  # kept in the System itself, so that both go together
+_processes: weakref.WeakSet[NvProcess] = weakref.WeakSet()
+_lock = threading.Lock()
+
+
+def process_of(system: System | None) -> NvProcess:
+    """The process's one connection through a System (the real one, if none is given)."""
+    key = system or _REAL
+    with _lock:
+        found = vars(key).get(_KEY)
+        if not isinstance(found, NvProcess):
+            found = NvProcess(key)
+            vars(key)[_KEY] = found
+            _processes.add(found)
+        return found
+
+
+def _forget_parent() -> None:
+    """In a forked child: the nodes are the parent's; the child opens its own."""
+    global _lock
+    _lock = threading.Lock()
+    for each in list(_processes):
+        vars(each.system).pop(_KEY, None)
+    _processes.clear()
+
+
+os.register_at_fork(after_in_child=_forget_parent)

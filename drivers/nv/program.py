@@ -1,0 +1,151 @@
+"""Kernels of the GPU: a cubin's code in memory, and what every launch of it has.
+
+A launch is a QMD and constant bank 0: what the driver tells compiled code (block, grid, windows,
+stack; drivers/nv/generations.py), then the arguments. Both are made once, except for grid,
+arguments and their own addresses.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from typing import TYPE_CHECKING, Final
+
+from compiler import cubin
+from compiler.code_object import CodeObject
+from compiler.errors import MalformedObject
+from compiler.nvidia import WARP
+from drivers.encoded import SLOT_BYTES, aligned
+from drivers.errors import ArgumentMismatch, MalformedInput
+from drivers.fields import put
+from drivers.gpu import GpuProgram
+from drivers.nv.channel import LOCAL_WINDOW, SHARED_WINDOW
+from drivers.queue import Size
+from drivers.system import PAGE_BYTES
+
+if TYPE_CHECKING:
+    from drivers.nv.device import NvDevice
+    from drivers.nv.generations import Generation
+
+CODE_ALIGNMENT: Final = 128
+_PREFETCH_BYTES: Final = PAGE_BYTES  # instructions are fetched beyond the last one
+_SHARED_GRANULE: Final = 128
+_LOCAL_END: Final = 1 << 24  # local addresses of a thread have 24 bits; its stack is at their end
+LOCAL_RESERVED_BYTES: Final = 0x240
+"""At the end of a thread's local memory, above the first stack frame: the system's."""
+_LOCAL_GRANULE: Final = 16
+_THREADS_LIMIT: Final = 1024
+
+
+class NvProgram(GpuProgram):
+    """A kernel in a GPU's memory."""
+
+    def __init__(self, device: NvDevice, code: CodeObject) -> None:
+        self.code, self.device_name = code, device.name
+        generation = device.gpu.generation
+        self.kernel = _checked(generation, code, device.name)
+        size = aligned(len(self.kernel.code), CODE_ALIGNMENT)
+        self._storage = device.allocator.allocate(size + CODE_ALIGNMENT + _PREFETCH_BYTES)
+        self.address = aligned(self._storage.address, CODE_ALIGNMENT)
+        ctypes.memmove(self.address, self.kernel.code, len(self.kernel.code))
+        stack = self.kernel.stack_bytes
+        self.local_bytes = (
+            aligned(stack + LOCAL_RESERVED_BYTES, _LOCAL_GRANULE) if stack else 0
+        )
+        self.shared_bytes = aligned(
+            self.kernel.shared_bytes + generation.reserved_shared_bytes, _SHARED_GRANULE
+        )
+        self.arguments_at, self.grid_at = self.kernel.parameter_base, generation.bank.grid
+        self._bank = self._constant_bank(generation)
+        self.qmd_words = tuple(self._qmd(device))
+
+    def __repr__(self) -> str:
+        return f"<Program {self.name} at {self.address:#x}>"
+
+    def _constant_bank(self, generation: Generation) -> bytes:
+        """Bank 0 as every launch has it; the grid and the arguments follow."""
+        end = self.arguments_at + SLOT_BYTES * len(self.code.params)
+        size = aligned(max(len(self.kernel.constants), end), _LOCAL_GRANULE)
+        bank = bytearray(self.kernel.constants.ljust(size, b"\0"))
+        places = generation.bank
+        struct.pack_into("<3I", bank, places.block, *self.code.block)
+        struct.pack_into("<Q", bank, places.shared_window, SHARED_WINDOW)
+        struct.pack_into("<Q", bank, places.local_window, LOCAL_WINDOW)
+        struct.pack_into("<I", bank, places.stack, _LOCAL_END - LOCAL_RESERVED_BYTES)
+        return bytes(bank)
+
+    def bank(self, grid: tuple[Size, Size, Size], arguments: bytes) -> bytearray:
+        """Bank 0 of one launch; what Vars stand for is 0."""
+        bank = bytearray(self._bank)
+        sizes = (size if isinstance(size, int) else 0 for size in grid)
+        struct.pack_into("<3I", bank, self.grid_at, *sizes)
+        bank[self.arguments_at : self.arguments_at + len(arguments)] = arguments
+        return bank
+
+    def _qmd(self, device: NvDevice) -> list[int]:
+        """The QMD but for the grid and the address of the constant bank."""
+        generation = device.gpu.generation
+        layout = generation.qmd
+        words = [0] * (layout.size_bytes // 4)
+        carveout = generation.carveout(self.shared_bytes)
+        values = {
+            **layout.fixed,
+            "SASS_VERSION": device.gpu.sass_version,
+            "PROGRAM_ADDRESS": self.address,
+            "REGISTER_COUNT": self.kernel.registers,
+            "BARRIER_COUNT": self.kernel.barriers,
+            "SHARED_MEMORY_SIZE": self.shared_bytes,
+            "MIN_SM_CONFIG_SHARED_MEM_SIZE": carveout,
+            "TARGET_SM_CONFIG_SHARED_MEM_SIZE": carveout,
+            "MAX_SM_CONFIG_SHARED_MEM_SIZE": generation.carveout(
+                generation.carveouts_kib[-1] << 10
+            ),
+            "SHADER_LOCAL_MEMORY_HIGH_SIZE": self.local_bytes,
+            "CONSTANT_BUFFER_SIZE": len(self._bank),
+            **{f"CTA_THREAD_DIMENSION{i}": size for i, size in enumerate(self.code.block)},
+        }
+        for name, value in values.items():
+            put(words, layout.fields[name], value, f"QMD.{name}")
+        return words
+
+
+def _checked(generation: Generation, code: CodeObject, device: str) -> cubin.Kernel:
+    """The kernel of a cubin, if it is one for this GPU that does not contradict its description."""
+
+    def malformed(sentence: str) -> MalformedInput:
+        return MalformedInput(f"Kernel {code.name} {sentence}.", device=device, operation="load")
+
+    if code.arch != generation.name:
+        raise ArgumentMismatch(
+            f"Kernel {code.name} is for {code.arch}; {device} is {generation.name}.",
+            device=device, operation="load",
+        )
+    try:
+        content = cubin.read(code.image)
+    except MalformedObject as error:
+        raise malformed(f"is no whole cubin: {error}") from error
+    if content.arch != generation.name or code.name not in content.kernels:
+        raise malformed(
+            f"is not in its cubin, which has {', '.join(content.kernels) or 'none'} for "
+            f"{content.arch}"
+        )
+    kernel = content.kernels[code.name]
+    if kernel.relocations or content.banks:
+        raise malformed("needs relocations or constant banks besides its own, which are not placed")
+    offsets = [parameter.offset for parameter in kernel.parameters]
+    if offsets != [SLOT_BYTES * i for i in range(len(code.params))]:
+        raise malformed(
+            f"has parameters at {offsets}; its description says {len(code.params)} of "
+            f"{SLOT_BYTES} bytes"
+        )
+    threads = code.block[0] * code.block[1] * code.block[2]
+    if not 1 <= threads <= _THREADS_LIMIT:
+        raise malformed(f"has {threads} threads in a block, beyond 1 to {_THREADS_LIMIT}")
+    if kernel.registers * aligned(threads, WARP) > 1 << 16:
+        raise malformed(f"takes {kernel.registers} registers for each of {threads} threads")
+    if kernel.shared_bytes > generation.shared_limit_bytes:
+        raise malformed(
+            f"takes {kernel.shared_bytes} bytes of shared memory; a block has "
+            f"{generation.shared_limit_bytes}"
+        )
+    return kernel
