@@ -15,6 +15,11 @@ from drivers.timeline import Timeline
 
 Self = TypeVar("Self", bound="Device")
 
+UNTESTED = "untested"
+"""What a driver has been run on, for each kind of hardware: nothing."""
+EMULATED = "emulated only"
+"""The driver's tests run on an emulated board, nobody on silicon."""
+
 
 @dataclass(frozen=True)
 class Features:

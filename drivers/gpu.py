@@ -166,6 +166,8 @@ class GpuDevice(Device):
         self, kind: str, name: str, ring_records: int, initial_value: int
     ) -> RingQueue:
         self.check_usable()
+        if self.fault is not None:
+            raise self.fault
         with self._lock:
             limit = self.features.queues if kind == "copy" else QUEUES
             if sum(each.kind == kind for each in self._queues) >= limit:

@@ -76,16 +76,23 @@ def _open_processor(compiler: str) -> Callable[..., Device]:
 OFF = ("", "0")
 
 
-def _emulated_boards() -> str:
+# How names of a device's boards begin, and the one that EMULATE=1 stands for.
+_BOARDS = {"AMD": ("gfx", "gfx1100"), "NV": ("sm_", "sm_90")}
+
+
+def _emulated_boards(kind: str) -> str:
     """What EMULATE asks for: a description of boards, or '' for the hardware."""
     asked = os.environ.get("EMULATE", "")
-    return "" if asked in OFF else asked
+    if asked == "1":
+        return _BOARDS[kind][1]
+    others = tuple(prefix for each, (prefix, _) in _BOARDS.items() if each != kind)
+    return "" if asked in OFF or asked.startswith(others) else asked
 
 
 def _amd_missing() -> tuple[str, str]:
     from drivers.amd.abi import KFD_NODE, MISSING_REMEDY
 
-    if _emulated_boards() or os.path.exists(KFD_NODE):
+    if _emulated_boards("AMD") or os.path.exists(KFD_NODE):
         return "", ""
     return missing_node(KFD_NODE), MISSING_REMEDY
 
@@ -95,19 +102,19 @@ def _board(description: str, process: int) -> EmulatedSystem:
     """The emulated boards of this process; devices that are opened again find them as they were."""
     from drivers.emulated.system import EmulatedSystem
 
-    return EmulatedSystem() if description == "1" else EmulatedSystem(description)
+    return EmulatedSystem(description)
 
 
-def emulated_system() -> EmulatedSystem | None:
-    """The emulated boards that EMULATE asks for; None for the hardware."""
-    asked = _emulated_boards()
+def emulated_system(kind: str) -> EmulatedSystem | None:
+    """The emulated boards that EMULATE asks for, of a kind of device; None for the hardware."""
+    asked = _emulated_boards(kind)
     return _board(asked, os.getpid()) if asked else None
 
 
 def _open_amd(name: str, *, system: System | None = None, **options: Any) -> Device:
     from drivers.amd.device import AmdDevice
 
-    return AmdDevice(name, system=system or emulated_system(), **options)
+    return AmdDevice(name, system=system or emulated_system("AMD"), **options)
 
 
 def _amd_generations() -> dict[str, str]:
@@ -116,10 +123,16 @@ def _amd_generations() -> dict[str, str]:
     return {name: generation.tested for name, generation in GENERATIONS.items()}
 
 
+def _nv_generations() -> dict[str, str]:
+    from drivers.nv.generations import GENERATIONS
+
+    return {name: generation.tested for name, generation in GENERATIONS.items()}
+
+
 def _nv_missing() -> tuple[str, str]:
     from drivers.nv.rm import CONTROL_NODE, MISSING_REMEDY
 
-    if os.path.exists(CONTROL_NODE):
+    if _emulated_boards("NV") or os.path.exists(CONTROL_NODE):
         return "", ""
     return missing_node(CONTROL_NODE), MISSING_REMEDY
 
@@ -127,14 +140,16 @@ def _nv_missing() -> tuple[str, str]:
 def _open_nv(name: str, *, system: System | None = None, **options: Any) -> Device:
     from drivers.nv.device import NvDevice
 
-    return NvDevice(name, system=system, **options)
+    return NvDevice(name, system=system or emulated_system("NV"), **options)
 
 
 BACKENDS: dict[str, Backend] = {
     "AMD": Backend(
         "an AMD GPU, by its kernel driver", _amd_missing, _open_amd, _amd_generations
     ),
-    "NV": Backend("an NVIDIA GPU, by its kernel driver", _nv_missing, _open_nv),
+    "NV": Backend(
+        "an NVIDIA GPU, by its kernel driver", _nv_missing, _open_nv, _nv_generations
+    ),
     "QCOM": _planned("Qualcomm's kernel driver"),
     "METAL": _planned("Apple's Metal"),
     "CUDA": _planned("CUDA"),

@@ -78,7 +78,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs all steps, prints and writes the report."""
     options = parse(arguments)
-    system = emulated_system()
+    system = emulated_system("AMD")
     boards = system.description if system else ""
     text = sys.stderr if options.json == "-" else sys.stdout
 

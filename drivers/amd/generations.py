@@ -24,6 +24,7 @@ from autogen import (
 )
 from drivers.amd import packets
 from drivers.amd.sdma import SDMA_4, SDMA_5, SDMA_6, SdmaPackets
+from drivers.device import EMULATED, UNTESTED
 from drivers.fields import Layout, put, single
 
 # GC segments of the parts whose bases the discovery table gives; all of them have these two.
@@ -68,10 +69,6 @@ _CACHES_GFX10 = Caches(
     },
     between={**_EVERYWHERE, "glk_inv": 1, "glv_inv": 1, "gl1_inv": 1},
 )
-
-
-UNTESTED = "untested"
-EMULATED = "emulated only"  # the driver's tests run on an emulated board, nobody on silicon
 
 
 @dataclass(frozen=True)

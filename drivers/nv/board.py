@@ -32,7 +32,7 @@ class NvGpu:
         self.node = f"/dev/nvidia{minor}"
         self._usermode = 0
         self.device = 0
-        self.descriptor = rm.open_registered(self.node)
+        self.descriptor = rm.open_for_mapping(self.node)
         try:
             self._open(gpu_id)
         except BaseException:
@@ -147,7 +147,7 @@ class NvGpu:
 
     def _map_usermode(self) -> None:
         handle = self.rm.alloc(self.subdevice, self.generation.usermode, "the usermode class")
-        descriptor = self.rm.open_registered(self.node)
+        descriptor = self.rm.open_for_mapping(self.node)
         try:
             self.rm.prepare_mapping(self.subdevice, handle, USERMODE_BYTES, descriptor)
             self._usermode = self.system.mmap(

@@ -21,8 +21,8 @@ MMU_FAULT: Final = nv_555.ROBUST_CHANNEL_FIFO_ERROR_MMU_ERR_FLT
 _CODES: Final = {
     int(value): name.removeprefix("ROBUST_CHANNEL_").replace("_", " ").lower()
     for name, value in vars(nv_555).items()
-    if name.startswith("ROBUST_CHANNEL_") and "RECOVERY_LEVEL" not in name
-    and "LAST_ERROR" not in name
+    if name.startswith("ROBUST_CHANNEL_") and isinstance(value, int)
+    and "RECOVERY_LEVEL" not in name and "LAST_ERROR" not in name
 }
 # dev_fault.h of the open kernel modules, NV_PFAULT_ACCESS_TYPE_* and NV_PFAULT_FAULT_TYPE_*.
 _ACCESSES: Final = {0: "read", 1: "wrote", 2: "changed", 3: "prefetched", 4: "changed"}

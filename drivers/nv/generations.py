@@ -23,6 +23,7 @@ from autogen import (
     nv_clc56f,
     nv_clc86f,
 )
+from drivers.device import EMULATED, UNTESTED
 from drivers.nv import qmd
 from drivers.nv.methods import ComputeMethods, CopyMethods, HostMethods
 from drivers.nv.qmd import Qmd
@@ -69,6 +70,7 @@ class Generation:
     bank: ConstantBank
     carveouts_kib: tuple[int, ...]
     reserved_shared_bytes: int = 0x400
+    tested: str = UNTESTED
 
     def carveout(self, shared_bytes: int) -> int:
         """The QMD's number for the smallest carve-out that holds a block's shared memory."""
@@ -107,7 +109,7 @@ GENERATIONS: Final = {
     each.name: each for each in (
         Generation(
             "sm_75", nv.TURING_USERMODE_A, nv.TURING_CHANNEL_GPFIFO_A, nv.TURING_COMPUTE_A,
-            nv.TURING_DMA_COPY_A, _TURING, qmd.V2, _CLASSIC, (32, 64), 0,
+            nv.TURING_DMA_COPY_A, _TURING, qmd.V2, _CLASSIC, (32, 64), 0, tested=EMULATED,
         ),
         Generation(
             "sm_80", nv.AMPERE_USERMODE_A, nv.AMPERE_CHANNEL_GPFIFO_A, nv.AMPERE_COMPUTE_A,
@@ -115,15 +117,16 @@ GENERATIONS: Final = {
         ),
         Generation(
             "sm_86", nv.AMPERE_USERMODE_A, nv.AMPERE_CHANNEL_GPFIFO_A, nv.AMPERE_COMPUTE_B,
-            nv.AMPERE_DMA_COPY_B, _AMPERE, qmd.V3, _CLASSIC, _UP_TO_100,
+            nv.AMPERE_DMA_COPY_B, _AMPERE, qmd.V3, _CLASSIC, _UP_TO_100, tested=EMULATED,
         ),
         Generation(
             "sm_89", nv.AMPERE_USERMODE_A, nv.AMPERE_CHANNEL_GPFIFO_A, nv.ADA_COMPUTE_A,
-            nv.AMPERE_DMA_COPY_B, _AMPERE, qmd.V3, _CLASSIC, _UP_TO_100,
+            nv.AMPERE_DMA_COPY_B, _AMPERE, qmd.V3, _CLASSIC, _UP_TO_100, tested=EMULATED,
         ),
         Generation(
             "sm_90", nv.HOPPER_USERMODE_A, nv.HOPPER_CHANNEL_GPFIFO_A, nv.HOPPER_COMPUTE_A,
             nv.HOPPER_DMA_COPY_A, _HOPPER, qmd.V4, _CLASSIC, _UP_TO_228,
+            tested=EMULATED,
         ),
         Generation(
             "sm_100", _BLACKWELL_USERMODE, 0xC96F, 0xCDC0, 0xC9B5, _HOPPER, qmd.V5, _BLACKWELL,

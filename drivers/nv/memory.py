@@ -112,7 +112,7 @@ class NvMemory(BlockMemory):
     def _map_host(self, handle: int, address: int, size: int, placement: Placement) -> None:
         """Memory of the GPU is mapped by the GPU's node, the host's by the control node."""
         node = self.gpu.node if placement.on_gpu else CONTROL_NODE
-        descriptor = self.rm.open_registered(node)
+        descriptor = self.rm.open_for_mapping(node)
         try:
             self.rm.prepare_mapping(self.gpu.device, handle, size, descriptor)
             self.system.mmap(

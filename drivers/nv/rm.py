@@ -167,9 +167,11 @@ class Rm:
 
     # ---- mapping for the host ----
 
-    def open_registered(self, path: str) -> int:
-        """A node of a GPU, tied to this control node."""
+    def open_for_mapping(self, path: str) -> int:
+        """A node once more: a descriptor maps one object. A GPU's is tied to this control node."""
         descriptor = open_node(self.system, path, self.device, MISSING_REMEDY)
+        if path == CONTROL_NODE:
+            return descriptor
         try:
             argument = nv_555.nv_ioctl_register_fd_t(ctl_fd=self.descriptor)
             self.escape("NV_ESC_REGISTER_FD", nv_555.NV_ESC_REGISTER_FD, argument, descriptor)
