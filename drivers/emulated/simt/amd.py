@@ -246,6 +246,8 @@ class Translator(MemoryAccess, Registers):
         self.now = instruction
         name, format = instruction.name, instruction.format
         if name in _NOTHING:
+            if name.endswith("_inv"):  # loads behind it see what those before may not have seen
+                self.settle()
             return
         if name == "s_barrier_signal":
             if instruction.src[0].kind != "c" or instruction.src[0].index != 193:  # −1

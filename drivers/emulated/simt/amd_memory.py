@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 from drivers.emulated.simt import helpers, layout, ordered, patterns
 from drivers.emulated.simt.instruction import Instruction, Operand, UnknownInstruction
@@ -224,6 +225,8 @@ class MemoryAccess(Registers):
             bits = self.value(
                 f"bitcast {active.llvm} {active.text} to i{self.wave_size}", self.bits_type, False
             )
+        if not function.startswith("load"):
+            self.settle()
         if self.exec_full and bits is None and not function.startswith("atomic"):
             function += "_full"
         pointer = self.helper_address(function)
@@ -241,22 +244,27 @@ class MemoryAccess(Registers):
 
     def _load_known(
         self, kind: str, results: list[str], base: Value, offsets: Value
-    ) -> list[Value]:
+    ) -> Callable[[], list[Value]]:
         """A load of a full wave, with the pattern of its offsets found once in a block."""
-        parts = []
-        for part in range(self.wave_size // helpers.LANES):
-            pattern = self._pattern(offsets, helpers.LOADS[kind][0], part)
-            slot = self._slot()
+        slot, parts = self._slot(), range(self.wave_size // helpers.LANES)
+        found = [self._pattern(offsets, helpers.LOADS[kind][0], part) for part in parts]
+
+        def one(pattern: ordered.Pattern) -> list[str]:
             where = f"ptr %context, ptr {slot}, i64 {base.text}, {pattern.known}"
             slowly = functools.partial(self._helper, f"load_{kind}_known", where, results)
-            parts.append(ordered.load(self, kind, slot, base.text, pattern, slowly))
-        return [
-            self._joined(same, type)
-            for same, type in zip(zip(*parts, strict=True), results, strict=True)
-        ]
+            return ordered.load(self, kind, slot, base.text, pattern, slowly)
+
+        def emit() -> list[Value]:
+            halves = zip(*(one(pattern) for pattern in found), strict=True)
+            return [
+                self._joined(same, type) for same, type in zip(halves, results, strict=True)
+            ]
+
+        return emit
 
     def _store_known(self, kind: str, base: Value, offsets: Value, data: list[Value]) -> None:
         """A store of a full wave in the same way."""
+        self.settle()
         for part in range(self.wave_size // helpers.LANES):
             pattern = self._pattern(offsets, helpers.STORES[kind][0], part)
             slot, values = self._slot(), [self._half(value, part) for value in data]
@@ -270,8 +278,11 @@ class MemoryAccess(Registers):
         """How offsets of elements of so many bytes lie in a half of the wave."""
         key = (offsets.text, size, part)
         if key not in self.patterns:
-            search = self.helper_address(f"pattern_{size}")
-            self.patterns[key] = ordered.find(self, search, self._part(offsets, part))
+            given = self._half(offsets, part)
+            self.patterns[key] = ordered.find(self, size, given, lambda: self.emit(
+                f"call {patterns.PATTERN} {self.helper_address(f'pattern_{size}')}"
+                f"({helpers.VECTOR} {given}) cold"
+            ))
         return self.patterns[key]
 
     def _helper(self, function: str, arguments: str, results: list[str]) -> list[str]:
@@ -322,7 +333,11 @@ class MemoryAccess(Registers):
         kind = {"b16": "u16", "b8": "u8"}.get(kind, kind)
         results = ["u32"] * helpers.LOADS[kind][1]
         if where[0] == "offset" and self.exec_full and lanes is None:
-            values = self._load_known(kind, results, *where[1])
+            load = self._load_known(kind, results, *where[1])
+            if "d16" not in word:
+                self.defer(dst.index, len(results), load)
+                return
+            values = load()
         else:
             values = self._call(f"load_{kind}_{where[0]}", results, where[1], lanes)
         if lanes is not None:

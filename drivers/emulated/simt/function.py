@@ -1,9 +1,9 @@
 """One kernel → one LLVM function: `i32 @wave(ptr state, ptr context, i32 resume)`.
 
 Registers live in stack slots between blocks. At a barrier the registers that are still wanted are
-stored in the wave's state and the function returns the barrier's number; called again with that
-number, it loads them and goes on behind the barrier. It returns 0 at the kernel's end, −1 when the
-budget of backward jumps is used up.
+stored in the wave's state, where it does not hold their values yet, and the function returns the
+barrier's number; called again with that number, it loads them and goes on behind the barrier. It
+returns 0 at the kernel's end, −1 when the budget of backward jumps is used up.
 """
 
 from __future__ import annotations
@@ -11,7 +11,13 @@ from __future__ import annotations
 from drivers.emulated.simt import layout
 from drivers.emulated.simt.amd import Translator
 from drivers.emulated.simt.architecture import Architecture
-from drivers.emulated.simt.program import Block, Program, known_full, live_at_start
+from drivers.emulated.simt.program import (
+    Block,
+    Program,
+    known_full,
+    live_at_start,
+    unsaved_at_start,
+)
 from drivers.emulated.simt.registers import EXEC, SCC
 from drivers.emulated.simt.values import Value, llvm_type
 
@@ -38,17 +44,21 @@ class _Function:
         self.conditions: dict[int, Value] = {}
         for start, block in program.blocks.items():
             self.blocks[start] = self._translate(block, slots)
-        uses, definitions = {}, {}
+        uses, definitions, self.written = {}, {}, {}
         for start, build in self.blocks.items():
             uses[start] = build.scalar_uses | {_VECTOR_BASE + v for v in build.vector_uses}
             definitions[start] = build.written_scalars | {
                 _VECTOR_BASE + v for v in build.vector_definitions
+            }
+            self.written[start] = build.written_scalars | {
+                _VECTOR_BASE + v for v in build.written_vectors
             }
         self.live = live_at_start(program, uses, definitions)
         self.resumes: dict[int, int] = {}
         for start, block in program.blocks.items():
             if block.instructions[-1].name == "s_barrier":
                 self.resumes[start] = len(self.resumes) + 1
+        self.unsaved = unsaved_at_start(program, self.written, self.resumes.keys())
 
     def _translate(self, block: Block, slots: dict[int, int]) -> Translator:
         full = set(self.full.get(block.start, ()))
@@ -66,6 +76,7 @@ class _Function:
             build.translate(instruction)
             self.architecture.full_after(instruction, full)
             build.exec_full = self.exec <= full
+        build.settle()
         return build
 
     def _place(self, register: int) -> tuple[str, str, int]:
@@ -118,7 +129,7 @@ class _Function:
             return []
         here = block.start
         if last.name == "s_barrier":
-            self._spill(build, wanted)
+            self._spill(build, wanted & (self.unsaved[here] | self.written[here]))
             build.do(f"ret i32 {self.resumes[here]}")
             return []
         targets = list(dict.fromkeys(block.successors))

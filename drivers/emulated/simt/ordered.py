@@ -12,14 +12,12 @@ from dataclasses import dataclass
 
 from drivers.emulated.simt import layout
 from drivers.emulated.simt.helpers import LANES, LOADS, STORES, VECTOR, listed
-from drivers.emulated.simt.patterns import LEADERS, PATTERN
+from drivers.emulated.simt.patterns import GROUP, LEADERS, NEAR_16, PATTERN, WRAPPING
 from drivers.emulated.simt.values import Build
 
 HALF = 16
 _HALVES = range(LANES // HALF)
-_ODD_OR_SMALLER = 5
-"""Bits of a pattern's number that are 0 for neighbours and 1 for one address, in groups of a half
-of the lanes or more (`patterns.py`)."""
+_FIRSTS = listed((lane // HALF * HALF for lane in range(LANES)), "i32")
 
 
 @dataclass(frozen=True)
@@ -34,20 +32,39 @@ class Pattern:
     """The arguments that tell a helper."""
 
 
-def find(build: Build, search: str, offsets: str) -> Pattern:
-    """Looks at `offsets` by means of a helper (`search` is its address)."""
-    found = build.emit(f"call {PATTERN} {search}({offsets})")
-    number = build.emit(f"extractvalue {PATTERN} {found}, 0")
-    leaders = build.emit(f"extractvalue {PATTERN} {found}, 1")
-    form = build.emit(f"and i32 {number}, {_ODD_OR_SMALLER}")
-    starts = []
-    for half in _HALVES:
-        short = build.emit(f"extractelement {LEADERS} {leaders}, i32 {half * HALF // 8}")
-        starts.append(build.emit(f"zext i32 {short} to i64"))
-    return Pattern(
-        build.emit(f"icmp eq i32 {form}, 0"), build.emit(f"icmp eq i32 {form}, 1"),
-        tuple(starts), f"{offsets}, i32 {number}, {LEADERS} {leaders}",
-    )
+def find(build: Build, size: int, offsets: str, search: Callable[[], str]) -> Pattern:
+    """Looks at the offsets of elements of so many bytes; `search` calls the helper that does."""
+    emit, given = build.emit, f"{VECTOR} {offsets}"
+    first, other, done = (build.name() for _ in range(3))
+    build.do(f"br label {first}")
+    _begin(build, first)
+    firsts = emit(f"shufflevector {given}, {VECTOR} poison, {VECTOR} {_FIRSTS}")
+    delta = emit(f"sub {given}, {firsts}")
+    steps = listed((lane % HALF * size for lane in range(LANES)), "i32")
+    forms = []
+    for wanted in (steps, "zeroinitializer"):
+        far = emit(f"icmp ne {VECTOR} {delta}, {wanted}")
+        bits = emit(f"bitcast <{LANES} x i1> {far} to i32")
+        forms.append(emit(f"icmp eq i32 {bits}, 0"))
+    starts = [emit(f"extractelement {given}, i32 {half * HALF}") for half in _HALVES]
+    low = [emit(f"icmp ult i32 {start}, {WRAPPING}") for start in starts]
+    lows, either = emit(f"and i1 {low[0]}, {low[1]}"), emit(f"or i1 {forms[0]}, {forms[1]}")
+    near, same = (emit(f"and i1 {form}, {lows}") for form in forms)
+    ordered = emit(f"and i1 {either}, {lows}")
+    number = emit(f"select i1 {near}, i32 {NEAR_16}, i32 {NEAR_16 + 1}")
+    places = listed(range(0, LANES, GROUP), "i32")
+    leaders = emit(f"shufflevector {given}, {VECTOR} poison, {LEADERS} {places}")
+    build.do(f"br i1 {ordered}, label {done}, label {other}")
+    _begin(build, other)
+    found = search()
+    other_number = emit(f"extractvalue {PATTERN} {found}, 0")
+    other_leaders = emit(f"extractvalue {PATTERN} {found}, 1")
+    build.do(f"br label {done}")
+    _begin(build, done)
+    number = emit(f"phi i32 [ {number}, {first} ], [ {other_number}, {other} ]")
+    leaders = emit(f"phi {LEADERS} [ {leaders}, {first} ], [ {other_leaders}, {other} ]")
+    wide = tuple(emit(f"zext i32 {start} to i64") for start in starts)
+    return Pattern(near, same, wide, f"{given}, i32 {number}, {LEADERS} {leaders}")
 
 
 class _Places:

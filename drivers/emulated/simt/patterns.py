@@ -30,6 +30,9 @@ PATTERN = f"{{i32, {LEADERS}}}"
 address instead of neighbouring ones; and the leaders' offsets."""
 _SIZES = (32, 16, 8)
 _NONE = 2 * len(_SIZES)
+NEAR_16 = 2 * _SIZES.index(16)
+WRAPPING = 0xFFFFF000
+"""Offsets from here on may lead a group over 2³², where they begin anew."""
 
 
 ELEMENT_SIZES = sorted({size for size, _, _ in LOADS.values()})
@@ -50,7 +53,7 @@ define internal {PATTERN} @pattern_{size}({VECTOR} %offsets) noinline {{
 entry:
   %leaders = shufflevector {VECTOR} %offsets, {VECTOR} poison, {LEADERS} {leaders}
   %found = insertvalue {PATTERN} poison, {LEADERS} %leaders, 1
-  %low = icmp ult {LEADERS} %leaders, {listed((0xFFFFF000 for _ in range(count)), "i32")}
+  %low = icmp ult {LEADERS} %leaders, {listed((WRAPPING for _ in range(count)), "i32")}
   %low.bits = bitcast <{count} x i1> %low to i{count}
   %no.wrap = icmp eq i{count} %low.bits, -1
   br i1 %no.wrap, label %look0, label %none

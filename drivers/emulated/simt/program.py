@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from drivers.emulated.simt.instruction import Instruction, UnknownInstruction
@@ -131,3 +131,24 @@ def live_at_start(
                 live[source] |= new
                 todo.append(source)
     return live
+
+
+def unsaved_at_start(
+    program: Program, written: dict[int, set[int]], saving: Collection[int]
+) -> dict[int, set[int]]:
+    """For each block the registers that may have changed since they were last saved.
+
+    A wave's registers are saved when it starts, and at the end of the blocks in `saving`.
+    """
+    unsaved: dict[int, set[int]] = {start: set() for start in program.blocks}
+    todo = list(program.blocks)
+    while todo:
+        start = todo.pop()
+        if start in saving:
+            continue
+        after = unsaved[start] | written[start]
+        for successor in program.blocks[start].successors:
+            if not after <= unsaved[successor]:
+                unsaved[successor] |= after
+                todo.append(successor)
+    return unsaved

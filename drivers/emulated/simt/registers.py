@@ -9,6 +9,7 @@ register is still wanted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from drivers.emulated.simt.values import Build, Value
@@ -54,6 +55,9 @@ class Registers(Build):
     wide_scalars: dict[int, Value] = field(default_factory=dict)
     masks: dict[int, Value] = field(default_factory=dict)
     """Scalar registers (or pairs, by their first) as one truth value for each lane."""
+    deferred: dict[int, Callable[[], list[Value]]] = field(default_factory=dict)
+    """Loads of a full wave that are put off until one of their registers is read or written, and
+    so need none of the host's: what emits them, by each of their registers."""
     splats: dict[tuple[str, str], Value] = field(default_factory=dict)
     written_scalars: set[int] = field(default_factory=set)
     vector_uses: set[int] = field(default_factory=set)
@@ -154,7 +158,36 @@ class Registers(Build):
     def _loaded(self, index: int) -> Value:
         return self.value(f"load {self.spell('u32')}, ptr %v{index}", "u32", True)
 
+    def defer(self, index: int, count: int, emit: Callable[[], list[Value]]) -> None:
+        """Registers from `index` on will be what `emit` gives, in all lanes; it is called later."""
+        for register in range(index, index + count):
+            self._settle(register)
+
+        def perform() -> list[Value]:
+            for register in range(index, index + count):
+                del self.deferred[register]
+            values = emit()
+            for register, value in enumerate(values, index):
+                self.set_whole_vector(register, value)
+            return values
+
+        for register in range(index, index + count):
+            self.vectors.pop(register, None)
+            self.wide.pop(register, None)
+            self.wide.pop(register - 1, None)
+            self.deferred[register] = perform
+
+    def _settle(self, index: int) -> None:
+        if index in self.deferred:
+            self.deferred[index]()
+
+    def settle(self) -> None:
+        """Emits all that was put off: before something that a load must not come behind."""
+        while self.deferred:
+            next(iter(self.deferred.values()))()
+
     def _state(self, index: int) -> VectorState:
+        self._settle(index)
         known = self.vectors.get(index)
         if known is None:
             value = self._loaded(index)
@@ -202,6 +235,7 @@ class Registers(Build):
 
     def set_vector(self, index: int, value: Value) -> None:
         """Writes the lanes of EXEC of a vector register."""
+        self._settle(index)
         state = VectorState({"u32": value.as_type("u32")}, self._execution())
         if value.type != "u32":
             state.views[value.type] = value
@@ -216,6 +250,7 @@ class Registers(Build):
 
     def set_whole_vector(self, index: int, value: Value) -> None:
         """Writes all lanes of a vector register, whatever EXEC says."""
+        self._settle(index)
         self.vectors[index] = VectorState({"u32": value.as_type("u32")})
         self.wide.pop(index, None)
         self.wide.pop(index - 1, None)
@@ -234,6 +269,7 @@ class Registers(Build):
     # ---- the end of a block ----
     def store(self, vectors: set[int], scalars: set[int]) -> None:
         """Writes back what this block has changed of the registers that are still wanted."""
+        assert not self.deferred, "settle() comes before the end of a block"
         for index in sorted(vectors & self.vectors.keys()):
             if self.vectors[index].mask is not None:
                 self.merge(index)
@@ -243,6 +279,11 @@ class Registers(Build):
         for index in sorted(scalars & self.written_scalars):
             value = self.scalars[index]
             self.do(f"store {value.llvm} {value.text}, ptr %s{index}")
+
+    @property
+    def written_vectors(self) -> set[int]:
+        """Registers that the block may change."""
+        return {index for index, state in self.vectors.items() if state.written}
 
     @property
     def vector_definitions(self) -> set[int]:

@@ -120,3 +120,44 @@ def test_halves_of_a_wave_may_lie_in_ranges_apart():
         assert gpu.launch(kernel, (1, 1, 1), (LANES, 1, 1), *arrays, memory=memory) is None
         assert np.array_equal(target[go // 4], 2 * source[come // 4] + 128)
         assert np.count_nonzero(target) == LANES
+
+
+# Two loads of the same place with a store to it between them, and a register that is loaded anew
+# before anybody has read what it held.
+IN_ORDER = """
+define amdgpu_kernel void @k(ptr addrspace(1) %out, ptr addrspace(1) %in) #0 {
+  %t = call i32 @llvm.amdgcn.workitem.id.x()
+  %wide = zext i32 %t to i64
+  %here = getelementptr i32, ptr addrspace(1) %in, i64 %wide
+  %there = getelementptr i32, ptr addrspace(1) %out, i64 %wide
+  %first = load volatile i32, ptr addrspace(1) %here
+  %more = add i32 %t, 1000
+  store volatile i32 %more, ptr addrspace(1) %here
+  %second = load volatile i32, ptr addrspace(1) %here
+  %unread = load volatile i32, ptr addrspace(1) %here
+  %sum = add i32 %first, %second
+  store i32 %sum, ptr addrspace(1) %there
+  ret void
+}
+"""
+
+
+@pytest.mark.parametrize("wave_size", [32, 64])
+def test_loads_that_are_put_off_keep_their_place_among_stores(wave_size, monkeypatch):
+    monkeypatch.setattr(gpu, "target", gpu.Target("gfx1100", wave_size))
+    kernel = gpu.compile_kernel(IN_ORDER)
+    lanes = np.arange(LANES, dtype=np.uint32)
+    given, out = lanes * 7, np.zeros(LANES, np.uint32)
+    assert gpu.launch(kernel, (1, 1, 1), (LANES, 1, 1), out, given) is None
+    assert np.array_equal(out, lanes * 7 + lanes + 1000)
+    assert np.array_equal(given, lanes + 1000)
+
+
+def test_a_load_that_nobody_reads_is_a_fault_all_the_same():
+    far = "  %far = getelementptr i8, ptr addrspace(1) %here, i64 4000\n"
+    text = IN_ORDER.replace("  %unread", f"{far}  %unread")
+    kernel = gpu.compile_kernel(text.replace("(1) %here\n  %sum", "(1) %far\n  %sum"))
+    given, out = (np.zeros(LANES, np.uint32) for _ in range(2))
+    memory = [MemoryRange(v.ctypes.data, v.ctypes.data + v.nbytes) for v in (out, given)]
+    fault = gpu.launch(kernel, (1, 1, 1), (32, 1, 1), out, given, memory=memory)
+    assert (fault.access, fault.address) == ("read", given.ctypes.data + 4000)
