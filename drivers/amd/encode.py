@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 _FUNCTIONS = {">=": Function.GREATER_EQUAL, "==": Function.EQUAL}
 _ALL_64 = (1 << 64) - 1
 POLL_INTERVAL = 4  # clocks between two looks of WAIT_REG_MEM, in units of 16
-_SCRATCH_WORD3 = 0x20C14000  # SQ_BUF_RSRC_WORD3: unformatted, swizzled by thread
 
 
 def _reachable_buffer(device: AmdDevice) -> Encoding:
@@ -146,7 +145,8 @@ class Pm4Encoder(Encoder):
             first = at + place
             self._pair(first, scratch.address | 1 << 63)  # SWIZZLE_ENABLE
             self.words[first + 2] = ALL_32
-            self.words[first + 3] = _SCRATCH_WORD3
+            lanes = 32 if program.descriptor.has("ENABLE_WAVEFRONT_SIZE32") else 64
+            self.words[first + 3] = self.device.generation.scratch_resource[lanes]
 
     def _pair(self, at: int, value: int) -> None:
         self.words[at : at + 2] = [value & ALL_32, value >> 32]

@@ -7,7 +7,7 @@ segment). Context-save sizes are kfd_queue.c's. `tested` says what has been run.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from autogen import (
@@ -17,6 +17,7 @@ from autogen import (
     gc_11_0_0,
     gc_12_0_0,
     ip_offset,
+    mesa_registers,
     navi10_enum,
     soc21_enum,
     soc24_enum,
@@ -71,13 +72,18 @@ _CACHES_GFX10 = Caches(
 )
 
 
+# Vega ISA, 8.1.5: BUF_DATA_FORMAT_32, BUF_NUM_FORMAT_UINT. RDNA2 ISA, 8.1.5: no check of scratch.
+_DATA_FORMAT_32, _NUM_FORMAT_UINT, _OOB_NONE = 4, 4, 2
+
+
 @dataclass(frozen=True)
 class Generation:
     """One architecture as LLVM names it, `gfx1100`.
 
     `lane_width`: lanes of a wave that the compiler is asked for. `wait_bits`: how wide a compute
     queue compares memory. `architected_scratch`: the wave finds its scratch in a register that
-    COMPUTE_DISPATCH_SCRATCH_BASE presets; else in user SGPRs. `clock_hz`: of the counter that
+    COMPUTE_DISPATCH_SCRATCH_BASE presets; else in user SGPRs, as a buffer whose last word is
+    `scratch_resource` of the wave's lanes. `clock_hz`: of the counter that
     timestamps take. `rsrc1_quirk`: bits that every launch sets in COMPUTE_PGM_RSRC1. `tested`: on
     what it has been run, as `python -m tinyhw info` says it.
     """
@@ -95,6 +101,7 @@ class Generation:
     scratch_unit_bytes: int = 256
     scratch_waves_per_engine: bool = True
     architected_scratch: bool = True
+    scratch_resource: Mapping[int, int] = field(default_factory=dict)
     vgpr_bytes_per_cu: int = 0x40000
     lds_bytes_per_cu: int = 0x10000
     control_bytes_per_wave: int = 12
@@ -119,15 +126,31 @@ class Generation:
 
     def register(self, name: str, **values: int) -> int:
         """A register's value from its fields; ValueError when one does not fit."""
-        words = [0]
-        for field, value in values.items():
-            shift, width = self.fields[name][field]
-            put(words, single(0, shift, width), value, f"{name}.{field}")
-        return words[0]
+        return _word(name, self.fields[name], **values)
 
     def field_limit(self, name: str, field: str) -> int:
         """The largest value of a register's field."""
         return int((1 << self.fields[name][field][1]) - 1)
+
+
+def _word(name: str, fields: Mapping[str, tuple[int, ...]], **values: int) -> int:
+    words = [0]
+    for field, value in values.items():
+        shift, width = fields[field]
+        put(words, single(0, shift, width), value, f"{name}.{field}")
+    return words[0]
+
+
+def _scratch_resource(
+    fields: Mapping[str, tuple[int, ...]], **values: int
+) -> Mapping[int, int]:
+    """Each lane of a wave of 32 or 64 has every 32nd or 64th dword (INDEX_STRIDE)."""
+    return {
+        lanes: _word(
+            "SQ_BUF_RSRC_WORD3", fields, ADD_TID_ENABLE=1, INDEX_STRIDE=stride, **values
+        )
+        for lanes, stride in ((32, 2), (64, 3))
+    }
 
 
 def _gfx9(name: str, module_registers: Mapping[str, tuple[int, int]],
@@ -165,7 +188,10 @@ GENERATIONS: dict[str, Generation] = {
     each.name: each
     for each in (
         _gfx9("gfx90a", gc_9_4_2.REGISTERS, gc_9_4_2.FIELDS, architected_scratch=False,
-              tested=EMULATED),
+              tested=EMULATED, scratch_resource=_scratch_resource(
+                  gc_9_4_2.FIELDS["SQ_BUF_RSRC_WORD3"], DATA_FORMAT=_DATA_FORMAT_32,
+                  NUM_FORMAT=_NUM_FORMAT_UINT,
+              )),
         _gfx9("gfx942", gc_9_4_3.REGISTERS, gc_9_4_3.FIELDS, tested=EMULATED),
         _gfx9("gfx950", gc_9_4_3.REGISTERS, gc_9_4_3.FIELDS, lds_granule_bytes=1280,
               lds_bytes_per_cu=0x28000),
@@ -173,6 +199,11 @@ GENERATIONS: dict[str, Generation] = {
             "gfx1030", gc_10_3_0.REGISTERS, gc_10_3_0.FIELDS, navi10_enum.VGT_EVENT_TYPE,
             _GFX10_SEGMENTS, _CACHES_GFX10, SDMA_5, scratch_unit_bytes=1024,
             architected_scratch=False, control_limit_bytes=0x7000, tested=EMULATED,
+            scratch_resource=_scratch_resource(
+                mesa_registers.GFX10_RSRC["SQ_BUF_RSRC_WORD3_gfx103"], RESOURCE_LEVEL=1,
+                OOB_SELECT=_OOB_NONE,
+                FORMAT=mesa_registers.GFX10_RSRC_ENUMS["GFX10_FORMAT"]["GFX10_FORMAT_32_UINT"],
+            ),
         ),
         _gfx11("gfx1100", vgpr_bytes_per_cu=0x60000, tested=EMULATED),
         _gfx11("gfx1101", vgpr_bytes_per_cu=0x60000),

@@ -59,6 +59,11 @@ class Board:
         return self.gfx_target_version >= 120000
 
     @property
+    def architected_scratch(self) -> bool:
+        """Whether waves find their scratch by a register of the dispatch (gfx940 on, gfx11 on)."""
+        return 90400 <= self.gfx_target_version < 100000 or self.gfx_target_version >= 110000
+
+    @property
     def first_level(self) -> Action:
         """What invalidates all caches of the first level: gfx10 and gfx11 have one more."""
         both = Action.INVALIDATE_VECTOR | Action.INVALIDATE_SCALAR

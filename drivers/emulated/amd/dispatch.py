@@ -251,9 +251,9 @@ class Dispatcher:
         return waves * board.scratch_unit_bytes // wave_size
 
     def _check_scratch(self, size_bytes: int) -> None:
-        """Scratch must be mapped, if unused by the translator. Raises GpuFault."""
+        """What the base register points to must be mapped, though unused. Raises GpuFault."""
         registers = self.registers
-        if "COMPUTE_DISPATCH_SCRATCH_BASE_LO" in registers.numbers:
+        if self.engine.gpu.board.architected_scratch:
             base = registers["DISPATCH_SCRATCH_BASE_LO"] | (
                 registers["DISPATCH_SCRATCH_BASE_HI"] << 32
             )

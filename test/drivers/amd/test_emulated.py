@@ -146,17 +146,27 @@ def test_a_processors_point_and_the_gpus_await_each_other(device):
 
 
 def test_flipping_one_opcode_in_memory_changes_the_result(device):
-    out = zeros(device, 1)
-    program = device.load(kernels.multiply(device.target))
-    commands = device.compute_queue().commands().exec(program, (out, 2.0, 5.0), (1, 1, 1))
+    memory = device.alloc(12)
+    numbers = memory.cpu_view().cast("f")
+    numbers[1], numbers[2] = 2.0, 5.0
+    program = device.load(kernels.gpu_kernel("product", device.target, """
+  %first = getelementptr float, ptr %out, i64 1
+  %second = getelementptr float, ptr %out, i64 2
+  %a = load volatile float, ptr %first
+  %b = load volatile float, ptr %second
+  %product = fmul float %a, %b
+  store float %product, ptr %out
+  ret void""", kernels.buffer("out")))
+    commands = device.compute_queue().commands().exec(program, (memory,), (1, 1, 1))
     commands.submit().wait()
-    assert out.cpu_view()[:4].cast("f")[0] == 10
-    # RDNA3 ISA, VOP3: v_mul_f32 is opcode 0x108, v_add_f32 0x103; v_mul_f32 v1, s6, s0.
-    code = memory_view(program.entry_address, 64).cast("I")
-    at = list(code).index(0xD5080001)
-    code[at] = 0xD5030001
+    assert numbers[0] == 10
+    # The ISA's documents, VOP2: opcode in bits 25 to 30, the first source from 256 on a VGPR.
+    add, multiply = (1, 5) if device.generation.gfx9 else (3, 8)
+    code = memory_view(program.entry_address, 96).cast("I")
+    (at,) = (i for i, word in enumerate(code) if word >> 25 == multiply and word & 256)
+    code[at] += add - multiply << 25
     commands.submit().wait()
-    assert out.cpu_view()[:4].cast("f")[0] == 7
+    assert numbers[0] == 7
 
 
 @pytest.mark.parametrize("blocks", [1, 3000])
