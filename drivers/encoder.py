@@ -74,7 +74,7 @@ class StepEncoder(ABC):
         self.table = PatchTable(self.device.name)
         self.keep: list[Storage] = []
         self._values = values or {}
-        if steps and not isinstance(steps[0], (Wait, Barrier, Poll)):  # those begin so themselves
+        if steps and not isinstance(steps[0], (Wait, Barrier)):  # those begin so themselves
             self.begin()
         for step in steps:
             self.encode(step)

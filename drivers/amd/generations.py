@@ -38,7 +38,8 @@ class Caches:
     """What a RELEASE_MEM and an ACQUIRE_MEM must name: fields of their layouts.
 
     `flush` makes everything visible to the system, `refresh` sees what the system wrote,
-    `between` what another kernel of this queue wrote.
+    `between` what another kernel of this queue wrote. Every list begins with a refresh, or has one
+    behind its waits, so a flush need not invalidate: that would come too early anyway.
     """
 
     release: Layout
@@ -51,6 +52,8 @@ class Caches:
 _EVERYWHERE = {"size": packets.ACQUIRE_EVERYTHING, "poll_interval": 10}
 _CACHES_GFX9 = Caches(
     packets.RELEASE_MEM_GFX9, packets.ACQUIRE_MEM_GFX9,
+    # Before gfx10 the L2 cache writes everything back only where it invalidates, too (Mesa,
+    # si_state_draw.cpp: TC_WB alone is no combination, TC_WB with TC_NC leaves memory types out).
     flush={"tc_wb_action_ena": 1, "tcl1_action_ena": 1, "tc_action_ena": 1, "tc_md_action_ena": 1},
     refresh={
         **_EVERYWHERE, "tc_wb_action_ena": 1, "tcl1_action_ena": 1, "tc_action_ena": 1,
@@ -60,10 +63,7 @@ _CACHES_GFX9 = Caches(
 )
 _CACHES_GFX10 = Caches(
     packets.RELEASE_MEM_GFX10, packets.ACQUIRE_MEM_GFX10,
-    flush={
-        "glm_wb": 1, "glm_inv": 1, "glv_inv": 1, "gl1_inv": 1, "gl2_inv": 1, "gl2_wb": 1,
-        "seq": 1,
-    },
+    flush={"glm_wb": 1, "gl2_wb": 1, "seq": 1},
     refresh={
         **_EVERYWHERE, "gli_inv": 1, "glm_wb": 1, "glm_inv": 1, "glk_wb": 1, "glk_inv": 1,
         "glv_inv": 1, "gl1_inv": 1, "gl2_inv": 1, "gl2_wb": 1,
