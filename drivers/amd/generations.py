@@ -135,9 +135,9 @@ class Generation:
 
 def _word(name: str, fields: Mapping[str, tuple[int, ...]], **values: int) -> int:
     words = [0]
-    for field, value in values.items():
-        shift, width = fields[field]
-        put(words, single(0, shift, width), value, f"{name}.{field}")
+    for part, value in values.items():
+        shift, width = fields[part]
+        put(words, single(0, shift, width), value, f"{name}.{part}")
     return words[0]
 
 
