@@ -9,6 +9,7 @@ import math
 from typing import Self
 
 from compiler.dtype import ConstType
+from tinyhw.core import also_named
 from tinyhw.errors import DtypeError, ShapeError
 from tinyhw.special import Special
 
@@ -97,6 +98,7 @@ class Activations(Special):
         """gamma * elu(self, alpha)."""
         return gamma * self.elu(alpha)
 
+    @also_named(negative_slope="neg_slope")
     def leaky_relu(self, neg_slope: float = 0.01) -> Self:
         """self above 0, else neg_slope*self."""
         return (self > 0).where(self, neg_slope * self)

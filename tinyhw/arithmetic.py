@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 
 from compiler.dtype import ConstType, DType, dtypes, least_upper_dtype
 from compiler.ir import Op
-from tinyhw.core import float_dtype, is_scalar, python_dtype
+from tinyhw.core import also_named, float_dtype, is_scalar, python_dtype
 from tinyhw.errors import DtypeError, ShapeError
 from tinyhw.layout import Layout
 from tinyhw.movement import broadcast_shape
@@ -282,6 +282,7 @@ class Arithmetic(Layout):
         """The values in reverse order: -x, or ~x for integers, where every x has one."""
         return self.neg() if dtypes.is_float(self.dtype) else self.bitwise_not()
 
+    @also_named(min="min_", max="max_")
     def clamp(
         self, min_: Self | ConstType | None = None, max_: Self | ConstType | None = None
     ) -> Self:
@@ -291,6 +292,7 @@ class Arithmetic(Layout):
         x = self if min_ is None else (self < min_).where(min_, self)
         return x if max_ is None else (x > max_).where(max_, x)
 
+    @also_named(min="min_", max="max_")
     def clip(
         self, min_: Self | ConstType | None = None, max_: Self | ConstType | None = None
     ) -> Self:

@@ -3,18 +3,19 @@
 The methods of `Tensor` come in layers, each a class over the one before: `Core` (this file),
 `Casts`, `Movement`, `Layout`, `Arithmetic`, `Elementwise`, `Special`, `Activations`,
 `Reductions`, `Scans`, `Indexing`, `Sorting`, `Scattering`, `Products`, `Pooling`, `Resampling`,
-`LinearAlgebra`, `Creation`, `Random`, `Losses`, `Tensor`. A method composes those of its own layer
-and of the layers below.
+`LinearAlgebra`, `Creation`, `Random`, `Losses`, `Attention`, `Names`, `Tensor`. A method composes
+those of its own layer and of the layers below.
 """
 
 from __future__ import annotations
 
+import functools
 import operator
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any, ClassVar, Self, TypeAlias, TypeGuard
+from typing import Any, ClassVar, ParamSpec, Self, TypeAlias, TypeGuard, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -29,10 +30,29 @@ from tinyhw.variable import Variable
 Axis: TypeAlias = "int | Sequence[int] | None"
 DTypeLike: TypeAlias = "DType | str"
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 STORAGE = frozenset({Op.BUFFER, Op.AFTER})
 DTYPE_NAMES = tuple(d.name for d in dtypes.all)
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+def also_named(**spellings: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Lets a method take an argument by another keyword too: `also_named(dim="axis")`."""
+
+    def declare(method: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(method)
+        def renamed(*args: P.args, **kwargs: P.kwargs) -> R:
+            for spelling, name in spellings.items():
+                if spelling in kwargs:
+                    kwargs[name] = kwargs.pop(spelling)
+            return method(*args, **kwargs)
+
+        return renamed
+
+    return declare
 
 
 class Family:

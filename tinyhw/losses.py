@@ -1,4 +1,4 @@
-"""Losses and attention.
+"""Losses.
 
 `reduction` is "mean", "sum" or "none". Class targets are integers, or probabilities in the shape
 of the predictions.
@@ -10,7 +10,7 @@ import math
 from typing import Any, Literal, Self, TypeAlias
 
 from compiler.dtype import dtypes, least_upper_dtype
-from tinyhw.errors import DtypeError, ShapeError
+from tinyhw.errors import DtypeError, NotSupported, ShapeError
 from tinyhw.random import Random
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
@@ -28,22 +28,27 @@ class Losses(Random):
             return self
         return self.mean() if reduction == "mean" else self.sum()
 
-    def binary_crossentropy(self, Y: Self, reduction: Reduction = "mean") -> Self:
+    def binary_crossentropy(
+        self, Y: Self, reduction: Reduction = "mean", weight: Self | None = None
+    ) -> Self:
         """The cross-entropy of probabilities self with the targets Y in [0, 1].
 
         Logarithms are at least -100, as in PyTorch, so that a certain mistake stays finite.
         """
         yes, no = self.log().maximum(-100), (1 - self).log().maximum(-100)
-        return (-Y * yes - (1 - Y) * no)._reduced(reduction)
+        loss = -Y * yes - (1 - Y) * no
+        return (loss if weight is None else loss * weight)._reduced(reduction)
 
     def binary_crossentropy_logits(
-        self, Y: Self, reduction: Reduction = "mean", pos_weight: Self | None = None
+        self, Y: Self, reduction: Reduction = "mean", pos_weight: Self | None = None,
+        weight: Self | None = None,
     ) -> Self:
         """The cross-entropy of sigmoid(self) with the targets Y in [0, 1]."""
         positive = -Y * self.logsigmoid()
         if pos_weight is not None:
             positive = positive * pos_weight
-        return (positive - (1 - Y) * (-self).logsigmoid())._reduced(reduction)
+        loss = positive - (1 - Y) * (-self).logsigmoid()
+        return (loss if weight is None else loss * weight)._reduced(reduction)
 
     def sparse_categorical_crossentropy(
         self,
@@ -77,13 +82,21 @@ class Losses(Random):
         reduction: Reduction = "mean",
         label_smoothing: float = 0.0,
         ignore_index: int = -100,
+        weight: Self | None = None,
     ) -> Self:
         """The cross-entropy of softmax(self) over the classes of axis 1.
 
-        self: (batch, classes, ...); Y: (batch, ...) integers, or probabilities like self.
+        self: (batch, classes, ...); Y: (batch, ...) integers, or probabilities like self; weight:
+        one number for each class.
         """
         _check_smoothing(label_smoothing)
         axis = 0 if self.ndim == 1 else 1
+        if weight is not None:
+            if label_smoothing or not dtypes.is_int(Y.dtype):
+                raise NotSupported(
+                    "cross_entropy takes a weight with classes and without label_smoothing."
+                )
+            return self.log_softmax(axis).nll_loss(Y, weight, ignore_index, reduction)
         classes = self.shape[axis]
         if dtypes.is_int(Y.dtype) and Y.ndim == self.ndim - 1:
             rows = self.transpose(axis, -1)
@@ -138,47 +151,102 @@ class Losses(Random):
         """The absolute difference."""
         return (self - Y).abs()._reduced(reduction)
 
-    def scaled_dot_product_attention(
-        self,
-        key: Self,
-        value: Self,
-        attn_mask: Self | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        enable_gqa: bool = False,
+    def smooth_l1_loss(
+        self, Y: Self, reduction: Reduction = "mean", beta: float = 1.0
     ) -> Self:
-        """softmax(self @ key.T / sqrt(width) + mask) @ value.
+        """Half the square of a difference below `beta`, divided by it, and a line above."""
+        if beta < 0:
+            raise DtypeError(f"smooth_l1_loss needs a beta of at least 0, not {beta}.")
+        return self.l1_loss(Y, reduction) if not beta else (
+            (self._huber(Y, beta) / beta)._reduced(reduction)
+        )
 
-        self: (..., queries, width); key, value: (..., keys, width). A bool mask says which keys
-        count, a float mask is added. `enable_gqa` repeats the heads of key and value.
+    def huber_loss(self, Y: Self, reduction: Reduction = "mean", delta: float = 1.0) -> Self:
+        """Half the square of a difference below `delta`, a line above."""
+        if delta <= 0:
+            raise DtypeError(f"huber_loss needs a delta above 0, not {delta}.")
+        return self._huber(Y, delta)._reduced(reduction)
+
+    def _huber(self, Y: Self, delta: float) -> Self:
+        size = (self - Y).abs()
+        return (size < delta).where(0.5 * size * size, delta * (size - 0.5 * delta))
+
+    def kl_div(
+        self, Y: Self, reduction: Reduction | Literal["batchmean"] = "mean",
+        log_target: bool = False,
+    ) -> Self:
+        """The divergence of probabilities Y (or their logarithms) from log-probabilities self."""
+        loss = Y.exp() * (Y - self) if log_target else Y.xlogy(Y) - Y * self
+        if reduction == "batchmean":
+            return loss.sum() / self._fixed(0)
+        return loss._reduced(reduction)
+
+    def poisson_nll_loss(
+        self, Y: Self, log_input: bool = True, full: bool = False, eps: float = 1e-8,
+        reduction: Reduction = "mean",
+    ) -> Self:
+        """The negative log-likelihood of counts Y under rates self (or their logarithms).
+
+        full: with Stirling's term for counts above 1.
         """
-        if enable_gqa:
-            heads = self._fixed(self.ndim - 3)
-            key = key.repeat_interleave(heads // key._fixed(key.ndim - 3), dim=-3)
-            value = value.repeat_interleave(heads // value._fixed(value.ndim - 3), dim=-3)
-        width = self._fixed(self.ndim - 1)
-        scores = self.matmul(key.transpose(-2, -1), dtype=_score_dtype(self)) / math.sqrt(width)
-        if is_causal:
-            if attn_mask is not None:
-                raise ShapeError("attn_mask and is_causal exclude each other.")
-            causal = scores._range_along(scores.ndim - 1) <= scores._range_along(scores.ndim - 2)
-            scores = causal.where(scores, -math.inf)
-        elif attn_mask is not None:
-            if attn_mask.dtype is dtypes.bool:
-                scores = attn_mask.where(scores, -math.inf)
-            else:
-                scores = scores + attn_mask
-        weights = scores.softmax(-1).cast(self.dtype)
-        return weights.dropout(dropout_p).matmul(value)
+        loss = self.exp() - Y * self if log_input else self - Y * (self + eps).log()
+        if full:
+            stirling = Y * Y.log() - Y + 0.5 * (2 * math.pi * Y).log()
+            loss = loss + (Y > 1).where(stirling, 0)
+        return loss._reduced(reduction)
+
+    def gaussian_nll_loss(
+        self, Y: Self, var: Self, full: bool = False, eps: float = 1e-6,
+        reduction: Reduction = "mean",
+    ) -> Self:
+        """The negative log-likelihood of Y under normal distributions of mean self."""
+        wide = (var < eps).where(eps - var.detach(), 0) + var
+        loss = 0.5 * (wide.log() + (self - Y).square() / wide)
+        return (loss + 0.5 * math.log(2 * math.pi) if full else loss)._reduced(reduction)
+
+    def soft_margin_loss(self, Y: Self, reduction: Reduction = "mean") -> Self:
+        """log(1 + exp(-Y*self)) for Y of 1 and -1."""
+        return (-Y * self).softplus()._reduced(reduction)
+
+    def hinge_embedding_loss(
+        self, Y: Self, margin: float = 1.0, reduction: Reduction = "mean"
+    ) -> Self:
+        """self where Y is 1, relu(margin - self) where Y is -1."""
+        near = Y.eq(-1).where(0, self)
+        return (near + Y.eq(1).where(0, (margin - self).relu()))._reduced(reduction)
+
+    def margin_ranking_loss(
+        self, other: Self, Y: Self, margin: float = 0.0, reduction: Reduction = "mean"
+    ) -> Self:
+        """relu(margin - Y*(self - other)) for Y of 1 (self ranks higher) and -1."""
+        return (margin - Y * (self - other)).relu()._reduced(reduction)
+
+    def cosine_embedding_loss(
+        self, other: Self, Y: Self, margin: float = 0.0, reduction: Reduction = "mean"
+    ) -> Self:
+        """1 - cosine where Y is 1, relu(cosine - margin) where Y is -1; vectors are the last axis.
+
+        PyTorch adds 1e-12 to the squared lengths.
+        """
+        squares = self.square().sum(-1) + 1e-12, other.square().sum(-1) + 1e-12
+        cosine = (self * other).sum(-1) / (squares[0] * squares[1]).sqrt()
+        return Y.eq(1).where(1 - cosine, (cosine - margin).relu())._reduced(reduction)
+
+    def triplet_margin_loss(
+        self, positive: Self, negative: Self, margin: float = 1.0, p: float = 2.0,
+        eps: float = 1e-6, swap: bool = False, reduction: Reduction = "mean",
+    ) -> Self:
+        """relu(distance to `positive` - distance to `negative` + margin) of the last axis."""
+        far = self.pairwise_distance(negative, p, eps)
+        if swap:
+            far = far.minimum(positive.pairwise_distance(negative, p, eps))
+        near = self.pairwise_distance(positive, p, eps)
+        return (near - far + margin).relu()._reduced(reduction)
 
 
 def _signed(classes: Losses) -> Any:
     """Classes in a type that can hold -1, which may stand for a class that does not count."""
     return classes.cast(least_upper_dtype(classes.dtype, dtypes.int32))
-
-
-def _score_dtype(x: Losses) -> str:
-    return "float32" if x.dtype.bits < 32 else x.dtype.name
 
 
 def _check_smoothing(label_smoothing: float) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeAlias
 from compiler.dtype import ConstType, dtypes, least_upper_dtype
 from compiler.ir import Extent, Node, Op, Shape
 from tinyhw.casts import Casts
-from tinyhw.core import Axis, to_extent, to_shape
+from tinyhw.core import Axis, also_named, to_extent, to_shape
 from tinyhw.errors import IndexOutOfRange, ShapeError
 
 Padding: TypeAlias = "Sequence[int] | Sequence[Sequence[Extent] | None]"
@@ -119,6 +119,7 @@ class Movement(Casts):
         """The transpose of a matrix."""
         return self.transpose() if self.ndim == 2 else self.permute(tuple(range(self.ndim))[::-1])
 
+    @also_named(dims="axis")
     def flip(self, axis: Axis, *more: int) -> Self:
         """The elements along the given axes in reverse."""
         axes = (axis, *more) if isinstance(axis, int) else axis

@@ -12,7 +12,7 @@ from typing import Self
 from compiler.dtype import dtypes
 from compiler.ir import Extent, Op
 from tinyhw.activations import Activations
-from tinyhw.core import Axis, DTypeLike, float_dtype, sum_dtype, to_dtype
+from tinyhw.core import Axis, DTypeLike, also_named, float_dtype, sum_dtype, to_dtype
 from tinyhw.errors import DtypeError, ShapeError
 from tinyhw.movement import product
 
@@ -33,6 +33,7 @@ class Reductions(Activations):
         """Reshaped to leave out axes of extent 1."""
         return self.reshape(tuple(n for axis, n in enumerate(self.shape) if axis not in axes))
 
+    @also_named(dim="axis")
     def sum(
         self, axis: Axis = None, keepdim: bool = False, dtype: DTypeLike | None = None
     ) -> Self:
@@ -40,6 +41,7 @@ class Reductions(Activations):
         wanted = sum_dtype(self.dtype) if dtype is None else to_dtype(dtype)
         return self.cast(wanted)._reduce(Op.ADD, self._axes(axis), keepdim)
 
+    @also_named(dim="axis")
     def prod(
         self, axis: Axis = None, keepdim: bool = False, dtype: DTypeLike | None = None
     ) -> Self:
@@ -47,6 +49,7 @@ class Reductions(Activations):
         wanted = sum_dtype(self.dtype) if dtype is None else to_dtype(dtype)
         return self.cast(wanted)._reduce(Op.MUL, self._axes(axis), keepdim)
 
+    @also_named(dim="axis")
     def max(self, axis: Axis = None, keepdim: bool = False) -> Self:
         """The greatest element, NaN if there is one; equal ones share the gradient."""
         axes = self._axes(axis)
@@ -55,6 +58,7 @@ class Reductions(Activations):
             return self.cast(dtypes.uint8)._reduce(Op.MAX, axes, keepdim).cast(dtypes.bool)
         return self._reduce(Op.MAX, axes, keepdim)
 
+    @also_named(dim="axis")
     def min(self, axis: Axis = None, keepdim: bool = False) -> Self:
         """The least element, NaN if there is one; equal ones share the gradient."""
         self._require_elements("min", self._axes(axis))
@@ -64,6 +68,7 @@ class Reductions(Activations):
         if self.ndim and any(self.shape[axis] == 0 for axis in axes):
             raise ShapeError(f"{operation} over no elements: the shape is {self.shape}.")
 
+    @also_named(dim="axis")
     def mean(self, axis: Axis = None, keepdim: bool = False) -> Self:
         """The mean, as a float."""
         result = float_dtype(self.dtype)
@@ -81,10 +86,12 @@ class Reductions(Activations):
             return float(extent)
         return self._wrap(extent, self._device).cast(dtypes.default_float)
 
+    @also_named(dim="axis")
     def var(self, axis: Axis = None, keepdim: bool = False, correction: int = 1) -> Self:
         """The variance, divided by the count less `correction`."""
         return self.var_mean(axis, keepdim, correction)[0]
 
+    @also_named(dim="axis")
     def var_mean(
         self, axis: Axis = None, keepdim: bool = False, correction: int = 1
     ) -> tuple[Self, Self]:
@@ -101,10 +108,12 @@ class Reductions(Activations):
             mean if keepdim or not x.ndim else mean._without(self._axes(axis))
         )
 
+    @also_named(dim="axis")
     def std(self, axis: Axis = None, keepdim: bool = False, correction: int = 1) -> Self:
         """The square root of the variance."""
         return self.var(axis, keepdim, correction).sqrt()
 
+    @also_named(dim="axis")
     def std_mean(
         self, axis: Axis = None, keepdim: bool = False, correction: int = 1
     ) -> tuple[Self, Self]:
@@ -112,10 +121,12 @@ class Reductions(Activations):
         variance, mean = self.var_mean(axis, keepdim, correction)
         return variance.sqrt(), mean
 
+    @also_named(dim="axis")
     def any(self, axis: Axis = None, keepdim: bool = False) -> Self:
         """Whether some element is not zero."""
         return self.cast(dtypes.bool)._count_true(axis, keepdim).ne(0)
 
+    @also_named(dim="axis")
     def all(self, axis: Axis = None, keepdim: bool = False) -> Self:
         """Whether no element is zero."""
         return self.cast(dtypes.bool).logical_not().any(axis, keepdim).logical_not()
@@ -124,6 +135,7 @@ class Reductions(Activations):
         return self.cast(dtypes.int32)._reduce(Op.ADD, self._axes(axis), keepdim)
 
     # ---- where the extremes are ----
+    @also_named(dim="axis")
     def argmax(self, axis: int | None = None, keepdim: bool = False) -> Self:
         """The position of the first greatest element along `axis`, or in the flat tensor."""
         if axis is None:
@@ -139,6 +151,7 @@ class Reductions(Activations):
         from_end = n - self._range_along(axis)
         return n - best.where(from_end, 0).max(axis, keepdim)
 
+    @also_named(dim="axis")
     def argmin(self, axis: int | None = None, keepdim: bool = False) -> Self:
         """The position of the first least element along `axis`, or in the flat tensor."""
         x = self.cast(dtypes.uint8) if self.dtype is dtypes.bool else self
@@ -161,22 +174,26 @@ class Reductions(Activations):
         x = self._float()
         return x - x.detach().max(axis, keepdim=True)
 
+    @also_named(dim="axis")
     def softmax(self, axis: int = -1, dtype: DTypeLike | None = None) -> Self:
         """exp(self), scaled to sum to 1 along `axis`."""
         x = self if dtype is None else self.cast(dtype)
         powers = x._shifted(axis).exp()
         return powers / powers.sum(axis, keepdim=True)
 
+    @also_named(dim="axis")
     def softmin(self, axis: int = -1, dtype: DTypeLike | None = None) -> Self:
         """exp(-self), scaled to sum to 1 along `axis`."""
         return (-self).softmax(axis, dtype)
 
+    @also_named(dim="axis")
     def log_softmax(self, axis: int = -1, dtype: DTypeLike | None = None) -> Self:
         """log(softmax(self))."""
         x = self if dtype is None else self.cast(dtype)
         shifted = x._shifted(axis)
         return shifted - shifted.exp().sum(axis, keepdim=True).log()
 
+    @also_named(dim="axis")
     def logsumexp(self, axis: Axis = None, keepdim: bool = False) -> Self:
         """log(sum(exp(self))); of nothing, -inf."""
         x = self._float()

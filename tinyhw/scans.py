@@ -11,7 +11,7 @@ from typing import Self
 
 from compiler.dtype import ConstType, dtypes
 from compiler.ir import Op
-from tinyhw.core import DTypeLike, sum_dtype, to_dtype
+from tinyhw.core import DTypeLike, also_named, sum_dtype, to_dtype
 from tinyhw.reductions import Reductions
 
 BLOCK = 256  # a running function within a block costs its square
@@ -22,11 +22,13 @@ class Scans(Reductions):
 
     __slots__ = ()
 
+    @also_named(dim="axis")
     def cumsum(self, axis: int = 0, dtype: DTypeLike | None = None) -> Self:
         """The sum of the elements up to each one along `axis`."""
         wanted = sum_dtype(self.dtype) if dtype is None else to_dtype(dtype)
         return self.cast(wanted)._scan(Op.ADD, axis)
 
+    @also_named(dim="axis")
     def cumprod(self, axis: int, dtype: DTypeLike | None = None) -> Self:
         """The product of the elements up to each one along `axis`."""
         wanted = sum_dtype(self.dtype) if dtype is None else to_dtype(dtype)
@@ -90,6 +92,7 @@ class Scans(Reductions):
         return flat._part(flat.ndim - 1, 0, n)
 
     # ---- logarithms of sums ----
+    @also_named(dim="axis")
     def logcumsumexp(self, axis: int = 0) -> Self:
         """log(cumsum(exp(self))), which never overflows."""
         axis = self._axis(axis)

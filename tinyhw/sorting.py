@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from compiler.dtype import dtypes
 from compiler.ir import Op
+from tinyhw.core import also_named
 from tinyhw.errors import DtypeError, IndexOutOfRange, ShapeError
 from tinyhw.indexing import Indexing
 
@@ -105,6 +106,7 @@ class Sorting(Indexing):
         """The elements along the first axis in order."""
         return self.sort(0)[0]
 
+    @also_named(sorted="sorted_")
     def topk(
         self, k: int, dim: int = -1, largest: bool = True, sorted_: bool = True
     ) -> tuple[Self, Self]:
@@ -199,6 +201,7 @@ class Sorting(Indexing):
         return found[0] if len(found) == 1 else tuple(found)
 
     # ---- running extremes ----
+    @also_named(dim="axis")
     def cummax(self, axis: int = 0) -> tuple[Self, Self]:
         """The greatest element up to each one along `axis` (NaN is), and where it stands first."""
         axis = self._axis(axis)
@@ -212,6 +215,7 @@ class Sorting(Indexing):
         order = new.where(place, 0)._running(Op.MAX).transpose(axis, -1).contiguous()
         return self.gather(axis, order), order
 
+    @also_named(dim="axis")
     def cummin(self, axis: int = 0) -> tuple[Self, Self]:
         """`cummax` of the least elements."""
         x = self.cast(dtypes.uint8) if self.dtype is dtypes.bool else self

@@ -45,7 +45,7 @@ from tinyhw.errors import (
     ShapeError,
 )
 from tinyhw.gradient import gradients
-from tinyhw.losses import Losses
+from tinyhw.names import Names
 
 Bytes: TypeAlias = "bytes | bytearray | memoryview"
 Data: TypeAlias = "ConstType | list[Any] | tuple[Any, ...] | np.ndarray[Any, Any] | Bytes | None"
@@ -54,12 +54,12 @@ _FROM_NUMPY: dict[str, DType] = {d.name: d for d in dtypes.all if d is not dtype
 
 # Methods of tinygrad's or torch's tensors that a program may well ask for.
 NOT_YET = frozenset(
-    """allreduce bmm broadcast_to clip_ contiguous_backward conv1d conv3d fill_ fold geomspace hash
-    linalg mode multinomial polygon searchsorted shard tril_indices triu_indices""".split()
+    """allreduce fold geomspace hash linalg mode multinomial polygon searchsorted shard
+    tril_indices triu_indices""".split()
 )
 
 
-class Tensor(Losses):
+class Tensor(Names):
     """An array of `dtype` elements in `shape` on `device`.
 
     data: a number, nested lists, a NumPy array, bytes (as uint8 unless `dtype` says otherwise),

@@ -77,7 +77,7 @@ case("idiv", lambda a, b: a // b, integers(5, 37, low=-99, high=99),
 case("lerp", lambda a, b: a.lerp(b, 0.3), x(), x(seed=1))
 for _name in ("eq", "ne"):
     method(_name, integers(5, 37, high=2), integers(5, 37, high=2, seed=1), gradient=False)
-case("less", lambda a, b: a < b, x(), x(seed=1), gradient=False)
+case("less by an operator", lambda a, b: a < b, x(), x(seed=1), gradient=False)
 case("greater or equal", lambda a, b: a >= b, x(), x(seed=1), gradient=False)
 case("where", lambda c, a, b: (c > 0).where(a, b), x(), x(seed=1), x(seed=2),
      theirs=lambda c, a, b: torch.where(c > 0, a, b))

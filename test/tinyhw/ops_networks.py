@@ -125,6 +125,27 @@ case("scaled_dot_product_attention",
      floats(2, 3, 11, 8), floats(2, 3, 11, 8, seed=1), floats(2, 3, 11, 8, seed=2),
      theirs=lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True))
 
+_Q, _K, _V = floats(2, 3, 11, 8), floats(2, 3, 9, 8, seed=1), floats(2, 3, 9, 5, seed=2)
+_ATTEND = floats(11, 9, seed=4) > -1
+_ATTEND[3] = False
+for _label, _options in (
+    ("without a mask", {}), ("with a scale", {"scale": 0.1}), ("causal", {"is_causal": True}),
+):  # fmt: skip
+    variant(f"attention {_label}",
+            lambda q, k, v, o=_options: q.scaled_dot_product_attention(k, v, **o), _Q, _K, _V,
+            theirs=lambda q, k, v, o=_options: F.scaled_dot_product_attention(q, k, v, **o))
+for _label, _mask in (("a bool mask", _ATTEND), ("a float mask", floats(3, 11, 9, seed=5))):
+    variant(f"attention with {_label}",
+            lambda q, k, v, m: q.scaled_dot_product_attention(k, v, attn_mask=m), _Q, _K, _V, _mask,
+            theirs=lambda q, k, v, m: F.scaled_dot_product_attention(q, k, v, attn_mask=m))
+variant("attention of grouped heads",
+        lambda q, k, v: q.scaled_dot_product_attention(k, v, enable_gqa=True),
+        floats(2, 6, 5, 8), floats(2, 2, 7, 8, seed=1), floats(2, 2, 7, 8, seed=2),
+        theirs=lambda q, k, v: F.scaled_dot_product_attention(q, k, v, enable_gqa=True))
+variant("attention of halves", lambda q, k, v: q.scaled_dot_product_attention(k, v),
+        *(t.astype(np.float16) for t in (_Q, _K, _V)), gradient=False, rtol=4e-3, atol=2e-3,
+        theirs=F.scaled_dot_product_attention)
+
 # ---- normalisation and losses ----
 case("layernorm", lambda t: t.layernorm(), x(), theirs=lambda t: F.layer_norm(t, (37,)),
      rtol=1e-4, atol=1e-5)
@@ -144,3 +165,60 @@ case("binary_crossentropy", lambda a, b: a.binary_crossentropy(b), x(0.1, 0.9),
      x(0, 1, seed=1), theirs=F.binary_cross_entropy)
 case("binary_crossentropy_logits", lambda a, b: a.binary_crossentropy_logits(b), x(),
      x(0, 1, seed=1), theirs=F.binary_cross_entropy_with_logits)
+_SIGNS = np.where(x(seed=5) > 0, 1, -1).astype(np.float32)
+for _reduction in ("mean", "sum", "none"):
+    for _name, _call, _theirs, *_inputs in (
+        ("mse_loss", "mse_loss", F.mse_loss, x(), x(seed=1)),
+        ("smooth_l1_loss", "smooth_l1_loss", F.smooth_l1_loss, x(), x(seed=1)),
+        ("huber_loss", "huber_loss", F.huber_loss, x(), x(seed=1)),
+        ("kl_div", "kl_div", F.kl_div, x(-3, -0.1), x(0.1, 1, seed=1)),
+        ("poisson_nll_loss", "poisson_nll_loss", F.poisson_nll_loss, x(), x(0, 5, seed=1).round()),
+        ("hinge_embedding_loss", "hinge_embedding_loss", F.hinge_embedding_loss, x(), _SIGNS),
+        ("bce", "binary_crossentropy", F.binary_cross_entropy, x(0.1, 0.9), x(0, 1, seed=1)),
+        ("bce of logits", "binary_crossentropy_logits", F.binary_cross_entropy_with_logits, x(),
+         x(0, 1, seed=1)),
+        ("cross_entropy", "cross_entropy", F.cross_entropy, x(), _LABELS),
+        ("gaussian_nll_loss", "gaussian_nll_loss", F.gaussian_nll_loss, x(), x(seed=1),
+         x(0.1, 2, seed=2)),
+        ("margin_ranking_loss", "margin_ranking_loss", F.margin_ranking_loss, x(), x(seed=1),
+         _SIGNS),
+        ("triplet_margin_loss", "triplet_margin_loss", F.triplet_margin_loss, x(), x(seed=1),
+         x(seed=2)),
+        ("cosine_embedding_loss", "cosine_embedding_loss", F.cosine_embedding_loss, x(), x(seed=1),
+         _SIGNS[:, 0]),
+    ):
+        variant(f"{_name}, {_reduction}",
+                lambda *t, n=_call, r=_reduction: getattr(t[0], n)(*t[1:], reduction=r), *_inputs,
+                theirs=lambda *t, f=_theirs, r=_reduction: f(*t, reduction=r))
+for _name, _call, _theirs in (
+    ("smooth_l1_loss with beta", lambda a, b: a.smooth_l1_loss(b, beta=0.3),
+     lambda a, b: F.smooth_l1_loss(a, b, beta=0.3)),
+    ("huber_loss with delta", lambda a, b: a.huber_loss(b, delta=0.3),
+     lambda a, b: F.huber_loss(a, b, delta=0.3)),
+    ("kl_div of logarithms", lambda a, b: a.kl_div(b, "batchmean", log_target=True),
+     lambda a, b: F.kl_div(a, b, reduction="batchmean", log_target=True)),
+    ("triplet_margin_loss swapped", lambda a, b: a.triplet_margin_loss(b, b.flip(0), swap=True),
+     lambda a, b: F.triplet_margin_loss(a, b, b.flip(0), swap=True)),
+    ("bce of logits with weights",
+     lambda a, b: a.binary_crossentropy_logits(
+         b.abs(), pos_weight=b[0].abs().detach(), weight=a[0].abs().detach()),
+     lambda a, b: F.binary_cross_entropy_with_logits(
+         a, b.abs(), pos_weight=b[0].abs().detach(), weight=a[0].abs().detach())),
+    ("soft_margin_loss", lambda a, b: a.soft_margin_loss(b.detach().sign()) + 0 * b.sum(),
+     lambda a, b: F.soft_margin_loss(a, b.detach().sign()) + 0 * b.sum()),
+    ("cross_entropy of probabilities",
+     lambda a, b: a.cross_entropy(b.softmax(1), label_smoothing=0.1),
+     lambda a, b: F.cross_entropy(a, b.softmax(1), label_smoothing=0.1)),
+):
+    variant(_name, _call, x(), x(seed=1), theirs=_theirs)
+variant("poisson_nll_loss in full", lambda a, b: a.poisson_nll_loss(b, log_input=False, full=True),
+        x(0.1, 4), x(0, 5, seed=1).round(), gradient=False,
+        theirs=lambda a, b: F.poisson_nll_loss(a, b, log_input=False, full=True))
+variant("cross_entropy with smoothing", lambda a, y: a.cross_entropy(y, label_smoothing=0.2), x(),
+        _LABELS, theirs=lambda a, y: F.cross_entropy(a, y, label_smoothing=0.2))
+variant("cross_entropy with weights",
+        lambda a, y: a.cross_entropy(y, weight=a[0].detach().abs(), ignore_index=int(_LABELS[0])),
+        x(), _LABELS, theirs=lambda a, y: F.cross_entropy(
+            a, y, weight=a[0].detach().abs(), ignore_index=int(_LABELS[0])))
+variant("cross_entropy of images", lambda a, y: a.cross_entropy(y), floats(2, 4, 3, 5),
+        integers(2, 3, 5, low=0, high=4, dtype="int64"), theirs=F.cross_entropy)
