@@ -27,7 +27,12 @@ def scalar(name: str, dtype: DType = dtypes.int64) -> Param:
 
 @functools.cache
 def kernel(name: str, target: Target, body: str, *params: Param) -> CodeObject:
-    """A kernel whose `body` sees %kernarg, the block %x %y %z, and each argument as %name."""
+    """A kernel whose `body` sees %kernarg, the block %x %y %z, and each argument as %name.
+
+    NVIDIA's GPUs get CUDA[name] instead, in CUDA C++.
+    """
+    if target.compiler == "nvrtc":
+        return cuda_kernel(name, target, *params)
     if not target.is_cpu:
         return gpu_kernel(name, target, body, *params)
     lines = []
@@ -41,6 +46,40 @@ def kernel(name: str, target: Target, body: str, *params: Param) -> CodeObject:
     return CodeObject(
         name, target.arch, image, entry, params, relocations=relocations, source=text
     )
+
+
+CUDA_TYPES = {
+    "int8": "signed char", "uint8": "unsigned char", "int16": "short", "uint16": "unsigned short",
+    "int32": "int", "uint32": "unsigned", "int64": "long long", "uint64": "unsigned long long",
+    "float16": "unsigned short", "bfloat16": "unsigned short", "float32": "float",
+    "float64": "double", "bool": "unsigned char",
+}
+CUDA = {
+    "add_number": "out[x] = in[x] + n;",
+    "store_at": "out[index] = value;",
+    "count_block":
+        "atomicAdd((unsigned long long *)&out[x + width * (y + height * (long long)z)], 1ULL);",
+    "multiply": "*(float *)out = a * b;",
+    "busy": "for (long long i = 0; i < turns; i++) *(volatile long long *)out;",
+} | {f"keep_{name}": f"*({kind} *)out = value;" for name, kind in CUDA_TYPES.items()}
+
+
+def cuda_kernel(name: str, target: Target, *params: Param) -> CodeObject:
+    """The same for an NVIDIA GPU: one thread a block, and slots of 8 bytes for parameters."""
+    from compiler.nvrtc import compile_cuda
+
+    lines = ["unsigned x = blockIdx.x, y = blockIdx.y, z = blockIdx.z;"]
+    for param in params:
+        kind = "long long *" if param.kind == "buffer" else CUDA_TYPES[param.dtype.name]
+        lines.append(f"{kind} {param.name} = *({kind} *)&{param.name}_slot;")
+    slots = ", ".join(f"long long {param.name}_slot" for param in params)
+    text = (
+        f'extern "C" __global__ void __launch_bounds__(1) {name}({slots}) {{\n  '
+        + "\n  ".join([*lines, CUDA[name]]) + "\n}\n"
+    )
+    image = compile_cuda(text, target.arch)
+    return CodeObject(name, target.arch, image, 0, params, source=text,
+                      lane_width=target.lane_width)  # fmt: skip
 
 
 def gpu_kernel(name: str, target: Target, body: str, *params: Param) -> CodeObject:

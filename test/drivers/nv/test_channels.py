@@ -134,6 +134,19 @@ def test_closing_gives_everything_back_and_opening_again_works(board_device) -> 
     assert gpu.memory_bytes()[1] == free
 
 
+@pytest.mark.parametrize(
+    "machine", ["sm_90,driver=535.261.03", "sm_90,driver=580.95.05", "sm_90,container"]
+)
+def test_other_branches_and_containers_will_do(machine, monkeypatch) -> None:
+    monkeypatch.setenv("EMULATE", machine)
+    with open_device("NV") as device, open_device("LLVM") as processor:
+        mark = processor.timeline("mark")
+        source, target = filled(device, b"\x5a" * 5000), device.alloc(5000)
+        commands = device.compute_queue().commands().copy(target, source).signal(mark.point(3))
+        commands.submit().wait()
+        assert target.cpu_view() == source.cpu_view() and mark.value == 3
+
+
 def test_kernels_are_not_for_copy_queues_nor_for_strange_machines(nv_device) -> None:
     from compiler.code_object import CodeObject
 
