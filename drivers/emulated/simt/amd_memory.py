@@ -163,7 +163,7 @@ class MemoryAccess(Registers):
 
     def _swizzled(self, words: list[Value], stride: Value, index: Value, offset: Value) -> Value:
         """Where in a buffer an element lies: rows of elements, or blocks of some rows' elements."""
-        if self.generation == "RDNA2":
+        if self.generation in ("RDNA2", "CDNA2", "CDNA3"):  # 4 bytes of a row stay together
             swizzles, element_shift = (words[1] >> 31).differs(0), words[1].like(2)
         else:
             form = words[1] >> 30

@@ -1,7 +1,8 @@
 """The operand types of AMD's instructions, mostly read off their names (RDNA3's).
 
 A type is a letter and a width: f float, i signed, u unsigned, b bits, m a lane mask (`m32`, and
-`m64` in waves of 64 lanes), p a pair of 16-bit values. A signature is (destinations, sources).
+`m64` in waves of 64 lanes), p a pair of values of half
+the width. A signature is (destinations, sources).
 """
 
 from __future__ import annotations
@@ -91,6 +92,14 @@ EXCEPTIONS = {
     "v_dot4c_i32_i8": "i32: b32 b32",
     "v_dot4_f32_fp8_bf8 v_dot4_f32_bf8_fp8 v_dot4_f32_fp8_fp8 v_dot4_f32_bf8_bf8":
         "f32: b32 b32 f32",
+    # CDNA
+    "v_dot2c_i32_i16": "i32: b32 b32",
+    "v_dot8c_i32_i4": "i32: b32 b32",
+    "v_lshl_add_u64": "u64: u64 u32 u64",
+    "v_cvt_pkaccum_u8_f32": "u32: f32 u32",
+    "v_accvgpr_mov_b32": "b32: b32",
+    "v_pk_fma_f32": "p64: p64 p64 p64",
+    "v_pk_mul_f32 v_pk_add_f32 v_pk_mov_b32": "p64: p64 p64",
     # RDNA4
     "s_barrier_signal s_barrier_signal_isfirst s_barrier_init s_barrier_join s_wakeup_barrier "
     "s_sleep_var": ": b32",

@@ -214,6 +214,20 @@ def _cube(x: Value, y: Value, z: Value) -> tuple[Value, Value, Value, Value]:
     return face, across, down, choose(z * 2.0, y * 2.0, x * 2.0)
 
 
+def _flushed(value: Value) -> Value:
+    """Without denormals: they become zeros of their sign."""
+    bits = value.as_type("u32")
+    return (bits & 0x7F800000).equals(0).select(bits & 1 << 31, bits).as_type("f32")
+
+
+def _mad_flushed(a: Value, b: Value, c: Value, no_product: Value | None = None) -> Value:
+    """v_mad_f32: a × b + c, each step rounded, and denormals never kept."""
+    product = _flushed(_flushed(a) * _flushed(b))
+    if no_product is not None:
+        product = no_product.select(0.0, product)
+    return _flushed(product + _flushed(c))
+
+
 SEMANTICS: dict[str, Semantics] = {
     # one source
     "v_mov_b32 v_mov_b16": lambda a: a,
@@ -311,12 +325,12 @@ SEMANTICS: dict[str, Semantics] = {
     "v_cubetc_f32": lambda x, y, z: _cube(x, y, z)[2],
     "v_cubema_f32": lambda x, y, z: _cube(x, y, z)[3],
     "v_cndmask_b32 v_cndmask_b16": lambda no, yes, mask: mask.select(yes, no),
-    "v_fma_f16 v_fma_f32 v_fma_f64": Value.fma,
+    "v_fma_f16 v_fma_f32 v_fma_f64 v_fma_legacy_f16": Value.fma,
     "v_fmamk_f16 v_fmamk_f32": lambda a, k, b: a.fma(k, b),
     "v_fmaak_f16 v_fmaak_f32": lambda a, b, k: a.fma(b, k),
     "v_mad_i32_i24": lambda a, b, c: _signed24(a) * _signed24(b) + c,
     "v_mad_u32_u24": lambda a, b, c: _unsigned24(a) * _unsigned24(b) + c,
-    "v_mad_u16 v_mad_i16": lambda a, b, c: a * b + c,
+    "v_mad_u16 v_mad_i16 v_mad_legacy_u16 v_mad_legacy_i16": lambda a, b, c: a * b + c,
     "v_mad_u32_u16 v_mad_i32_i16": lambda a, b, c: a.to(c.type) * b.to(c.type) + c,
     "v_mad_u64_u32 v_mad_i64_i32": _mad_wide,
     "v_bfe_u32 v_bfe_i32": _bit_field,
@@ -338,14 +352,27 @@ SEMANTICS: dict[str, Semantics] = {
     "v_add3_u32": lambda a, b, c: a + b + c,
     "v_xad_u32": lambda a, b, c: (a ^ b) + c,
     "v_lshl_add_u32": lambda a, b, c: (a << b) + c,
+    "v_lshl_add_u64": lambda a, b, c: (a << (b & 7).to("u64")) + c,
+    "v_mov_b64 v_accvgpr_read_b32 v_accvgpr_write_b32 v_accvgpr_mov_b32": lambda a: a,
+    "v_mad_f16 v_mad_legacy_f16": lambda a, b, c: a * b + c,
+    "v_madmk_f16": lambda a, k, b: a * k + b,
+    "v_madak_f16": lambda a, b, k: a * b + k,
+    "v_mad_f32": _mad_flushed,
+    "v_madmk_f32": lambda a, k, b: _mad_flushed(a, k, b),
+    "v_madak_f32": _mad_flushed,
+    "v_mad_legacy_f32":
+        lambda a, b, c: _mad_flushed(a, b, c, (_flushed(a).equals(0.0) | _flushed(b).equals(0.0))),
     "v_add_lshl_u32": lambda a, b, c: (a + b) << c,
     "v_lshl_or_b32": lambda a, b, c: (a << b) | c,
     "v_div_scale_f32 v_div_scale_f64": elementary.div_scale,
-    "v_div_fixup_f32 v_div_fixup_f64 v_div_fixup_f16": elementary.div_fixup,
+    "v_div_fixup_f32 v_div_fixup_f64 v_div_fixup_f16 v_div_fixup_legacy_f16": elementary.div_fixup,
 }
 SEMANTICS = {name: function for names, function in SEMANTICS.items() for name in names.split()}
 
 ACCUMULATING: dict[str, Semantics] = {
+    "v_mac_f16": lambda a, b, c: a * b + c,
+    "v_mac_f32": _mad_flushed,
+    "v_fmac_f64": Value.fma,
     # These read their destination too, as the last argument.
     "v_fmac_f16": Value.fma,
     "v_fmac_f32": Value.fma,

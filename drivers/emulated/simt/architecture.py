@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from drivers.emulated.simt import amd, amd_memory, rdna_bits, rdna_decode
+from drivers.emulated.simt import amd, amd_memory, cdna, cdna_bits, rdna_bits, rdna_decode
 from drivers.emulated.simt.instruction import Instruction, UnknownInstruction
 from drivers.emulated.simt.rdna_bits import Generation
 
@@ -27,13 +27,15 @@ class Architecture:
     """Of whether EXEC is full, the slots of memory instructions, and the wave size."""
     wave_sizes: tuple[int, ...]
     vector_registers: int
+    opcodes: dict[str, dict[int, str]]
+    """The names of each format's opcodes."""
 
 
 def _rdna(generation: Generation) -> Architecture:
     return Architecture(
         functools.partial(_decode, generation), amd.flow, amd.full_after, amd_memory.kind_of,
         functools.partial(amd.Translator, generation=generation.name),
-        wave_sizes=(32, 64), vector_registers=256,
+        wave_sizes=(32, 64), vector_registers=256, opcodes=generation.opcodes,
     )
 
 
@@ -43,8 +45,20 @@ def _decode(
     return rdna_decode.decode(code, offset, pc, wave_size, generation)
 
 
+def _cdna(generation: Generation) -> Architecture:
+    return Architecture(
+        functools.partial(_decode, generation), amd.flow, amd.full_after, amd_memory.kind_of,
+        functools.partial(cdna.Translator, generation=generation.name),
+        wave_sizes=(64,), vector_registers=512, opcodes=generation.opcodes,
+    )
+
+
 RDNA2, RDNA3, RDNA4 = map(_rdna, (rdna_bits.RDNA2, rdna_bits.RDNA3, rdna_bits.RDNA4))
-ARCHITECTURES = {"gfx1030": RDNA2, "gfx1100": RDNA3, "gfx1200": RDNA4, "gfx1201": RDNA4}
+CDNA2, CDNA3 = map(_cdna, (cdna_bits.CDNA2, cdna_bits.CDNA3))
+ARCHITECTURES = {
+    "gfx90a": CDNA2, "gfx942": CDNA3, "gfx1030": RDNA2, "gfx1100": RDNA3, "gfx1200": RDNA4,
+    "gfx1201": RDNA4,
+}
 
 
 def architecture(gfx: str, wave_size: int) -> Architecture:

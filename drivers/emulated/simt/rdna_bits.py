@@ -19,7 +19,7 @@ LITERAL = 255
 DPP8, DPP8_FI, SDWA, DPP16 = 233, 234, 249, 250
 FIRST_VGPR = 256
 
-_COMMON = """
+SCALAR_AND_SHORT = """
 SOP1  101111101 4 sdst 22 16 op 15 8 ssrc0 7 0
 SOPC  101111110 4 op 22 16 ssrc1 15 8 ssrc0 7 0
 SOPP  101111111 4 op 22 16 simm16 15 0
@@ -28,6 +28,8 @@ SOP2  10 4 op 29 23 sdst 22 16 ssrc1 15 8 ssrc0 7 0
 VOP1  0111111 4 vdst 24 17 op 16 9 src0 8 0
 VOPC  0111110 4 op 24 17 vsrc1 16 9 src0 8 0
 VOP2  0 4 op 30 25 vdst 24 17 vsrc1 16 9 src0 8 0
+"""
+_COMMON = SCALAR_AND_SHORT + """
 VOP3  110101 8 op 25 16 clamp 15 15 op_sel 14 11 sdst 14 8 abs 10 8 vdst 7 0
       neg 63 61 omod 60 59 src2 58 50 src1 49 41 src0 40 32
 VOP3P 11001100 8 op 22 16 clamp 15 15 sel_hi2 14 14 op_sel 13 11 neg_hi 10 8 vdst 7 0
@@ -114,14 +116,21 @@ CONTROLS = _layouts(_CONTROLS)
 
 
 class Generation:
-    """One of RDNA's generations: layouts, opcodes, and where its special registers are."""
+    """One generation: layouts, opcodes, and where its special registers are."""
 
     def __init__(
-        self, name: str, layouts: str, opcodes: ModuleType, m0_first: bool = False
+        self, name: str, layouts: str, opcodes: ModuleType, m0_first: bool = False,
+        gfx9: bool = False,
     ) -> None:
         self.name = name
-        self.swapped = (NULL, M0) if m0_first else ()
+        self.gfx9 = gfx9
+        """Before RDNA: v_cmpx writes a mask besides EXEC, there is no null register."""
+        self.halves = not (m0_first or gfx9)
+        """Whether short encodings name halves of registers (RDNA3 on), or SDWA does."""
+        self.swapped = (NULL, M0) if not self.halves else ()
         """Registers that have each other's numbers here; operands are numbered as in RDNA3."""
+        self.first_long = {"VOPC": 0, "VOP2": 256, "VOP1": 320 if gfx9 else 384}
+        """Where VOP3 has the opcodes of the short encodings."""
         self.layouts = _layouts(layouts)
         self.opcodes: dict[str, dict[int, str]] = {
             table: {opcode: canonical(own) for opcode, own in rows.items()}
@@ -191,6 +200,8 @@ class Words:
     def scalar(self, encoded: int, type: str) -> Operand:
         """A scalar register as a destination or as a base."""
         if encoded > 127:
+            self.refuse(f"has the reserved register {encoded}")
+        if encoded == M0 and self.generation.gfx9:
             self.refuse(f"has the reserved register {encoded}")
         if encoded in self.generation.swapped:
             encoded ^= 1

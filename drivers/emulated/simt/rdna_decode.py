@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from drivers.emulated.simt import rdna_formats
+from drivers.emulated.simt import cdna_formats, rdna_formats
 from drivers.emulated.simt.amd_types import matrix_signature, selects, signature, sources
+from drivers.emulated.simt.cdna_bits import FIRST_ACCUMULATOR
 from drivers.emulated.simt.instruction import Instruction, Operand
 from drivers.emulated.simt.rdna_bits import (
     CONTROLS,
@@ -18,7 +19,6 @@ from drivers.emulated.simt.rdna_bits import (
     DPP8_FI,
     DPP16,
     EXEC,
-    RDNA2,
     RDNA3,
     SDWA,
     VCC,
@@ -28,8 +28,10 @@ from drivers.emulated.simt.rdna_bits import (
 )
 
 # Instructions of two sources and a 32-bit constant between or after them.
-_MIDDLE_LITERAL = ("v_fmamk_f32", "v_fmamk_f16", "v_dual_fmamk_f32", "s_fmamk_f32")
-_LAST_LITERAL = ("v_fmaak_f32", "v_fmaak_f16", "v_dual_fmaak_f32", "s_fmaak_f32")
+_MIDDLE_LITERAL = ("v_fmamk_f32", "v_fmamk_f16", "v_dual_fmamk_f32", "s_fmamk_f32",
+                   "v_madmk_f32", "v_madmk_f16")
+_LAST_LITERAL = ("v_fmaak_f32", "v_fmaak_f16", "v_dual_fmaak_f32", "s_fmaak_f32",
+                 "v_madak_f32", "v_madak_f16")
 _READ_MASK = ("v_cndmask_b32", "v_add_co_ci_u32", "v_sub_co_ci_u32", "v_subrev_co_ci_u32")
 # RDNA2 has op_sel where there is no short encoding, except here.
 _RDNA2_WHOLE = re.compile(r"v_((min|max)_[iu]16|mul_lo_u16|\w+rev_[bi]16)$")
@@ -100,14 +102,14 @@ def _sopp(words: Words, f: Fields) -> Instruction:
 # ---- vector ----
 def _half(words: Words, operand: Operand) -> Operand:
     """In the short encodings bit 7 of a 16-bit operand's register is its half, since RDNA3."""
-    if words.generation is RDNA2 or operand.kind != "v" or operand.type[1:] != "16":
+    if not words.generation.halves or operand.kind != "v" or operand.type[1:] != "16":
         return operand
     return operand._replace(index=operand.index & 0x7F, half=operand.index >> 7)
 
 
 def _first(words: Words, encoded: int, type: str, fields: Fields, compares: bool) -> Operand:
     """The first source of VOP1, VOP2 and VOPC, which may announce DPP or SDWA."""
-    if encoded in (DPP8, DPP8_FI, DPP16) or (encoded == SDWA and words.generation is RDNA2):
+    if encoded in (DPP8, DPP8_FI, DPP16) or (encoded == SDWA and not words.generation.halves):
         operand = _controlled(words, encoded, type, fields, compares)
         return operand if fields.get("scalar0") else _half(words, operand)
     return _half(words, words.source(encoded, type))
@@ -115,6 +117,8 @@ def _first(words: Words, encoded: int, type: str, fields: Fields, compares: bool
 
 def _meant(words: Words, pattern: int) -> bool:
     """Whether a DPP16 pattern exists: quad_perm, shifts and rotations of rows, mirrors, shares."""
+    if words.generation.gfx9 and pattern >> 4 in (0x13, 0x14, 0x16):  # of waves, of rows
+        return pattern in (0x130, 0x134, 0x138, 0x13C, 0x140, 0x141, 0x142, 0x143)
     if pattern >> 4 in (0x10, 0x11, 0x12, 0x15, 0x16):
         return pattern >> 4 >= 0x15 or bool(pattern & 15)
     return pattern < 0x100 or pattern in (0x140, 0x141)
@@ -129,6 +133,8 @@ def _controlled(
     register = control.pop("src0")
     if kind == "DPP16" and not _meant(words, control["dpp_ctrl"]):
         words.refuse(f"has the reserved DPP pattern {control['dpp_ctrl']:#x}")
+    if words.generation.gfx9:
+        control.pop("fi", None)
     fields |= control
     fields["control"] = encoded
     if encoded == DPP8_FI:
@@ -164,7 +170,12 @@ def _vop1(words: Words, f: Fields) -> Instruction:
         return Instruction(words.pc, 0, "VOP1", name)
     fields: Fields = {}
     source = _first(words, f["src0"], src[0], fields, False)
-    if name in _WRITE_SCALAR:
+    if name == "v_accvgpr_mov_b32":
+        result = Operand("v", f["vdst"] + FIRST_ACCUMULATOR, dst[0])
+        if source.kind != "v":
+            words.refuse("copies what is in no accumulation register")
+        source = source._replace(index=source.index + FIRST_ACCUMULATOR)
+    elif name in _WRITE_SCALAR:
         result = words.scalar(f["vdst"], dst[0])
     else:
         result = _half(words, Operand("v", f["vdst"], dst[0]))
@@ -183,8 +194,8 @@ def _vop2(words: Words, f: Fields) -> Instruction:
     results = [_half(words, Operand("v", f["vdst"], dst[0]))]
     if name in _READ_MASK:
         source.append(Operand("s", VCC, "m32"))
-        if name != "v_cndmask_b32":
-            results.append(Operand("s", VCC, "m32"))
+    if len(dst) > 1:
+        results.append(Operand("s", VCC, "m32"))
     return Instruction(words.pc, 0, "VOP2", name, tuple(results), tuple(source), fields)
 
 
@@ -192,30 +203,38 @@ def _vopc(words: Words, f: Fields) -> Instruction:
     name = words.name("VOPC", f["op"])
     _, types = signature(name, 2)
     fields: Fields = {}
-    if f["src0"] in (DPP8, DPP8_FI, DPP16) and words.generation is RDNA2:
-        words.refuse("compares with DPP, which RDNA2 does not")
+    if f["src0"] in (DPP8, DPP8_FI, DPP16) and not words.generation.halves:
+        words.refuse(f"compares with DPP, which {words.generation.name} does not")
     source = (
         _first(words, f["src0"], types[0], fields, True),
         _second(words, f["vsrc1"], types[1], fields),
     )
     register = fields["sdst"] if fields.get("sd") else VCC
-    register = EXEC if name.startswith("v_cmpx") else register
     return Instruction(
-        words.pc, 0, "VOPC", name, (words.scalar(register, "m32"),), source, fields
+        words.pc, 0, "VOPC", name, _compared(words, name, register), source, fields
     )
+
+
+def _compared(words: Words, name: str, register: int) -> tuple[Operand, ...]:
+    """What a comparison writes: a mask, and EXEC or only that if it is v_cmpx."""
+    exec = Operand("s", EXEC, "m32")
+    if name.startswith("v_cmpx"):
+        return (words.scalar(register, "m32"), exec) if words.generation.gfx9 else (exec,)
+    return (words.scalar(register, "m32"),)
 
 
 def _vop3_name(words: Words, opcode: int) -> tuple[str, int]:
     """The mnemonic and how many sources it has; the short encodings' opcodes return here."""
+    first = words.generation.first_long
     if opcode in words.generation.opcodes["VOP3"] or opcode >= 512:
         name = words.name("VOP3", opcode)
         return name, sources(name)
-    if opcode < 256:
+    if opcode < first["VOP2"]:
         return words.name("VOPC", opcode), 2
-    if opcode < 384:
-        name = words.name("VOP2", opcode - 256)
+    if opcode < first["VOP1"]:
+        name = words.name("VOP2", opcode - first["VOP2"])
         return name, 3 if name in _READ_MASK else 2
-    return words.name("VOP1", opcode - 384), 1
+    return words.name("VOP1", opcode - first["VOP1"]), 1
 
 
 def _vop3(words: Words, f: Fields) -> Instruction:
@@ -226,7 +245,7 @@ def _vop3(words: Words, f: Fields) -> Instruction:
     carries = len(dst) == 2
     negate, absolute = f["neg"], 0 if carries else f["abs"]
     select = f["op_sel"] if selects(name, dst, types) and (
-        words.generation is not RDNA2
+        words.generation.halves
         or (name in words.generation.long_only and not _RDNA2_WHOLE.match(name))
     ) else 0
     if name.startswith("v_permlane"):
@@ -244,7 +263,7 @@ def _vop3(words: Words, f: Fields) -> Instruction:
     source = []
     for place, type in enumerate(types):
         encoded = f[f"src{place}"]
-        if place == 0 and encoded in (DPP8, DPP8_FI, DPP16) and words.generation is not RDNA2:
+        if place == 0 and encoded in (DPP8, DPP8_FI, DPP16) and words.generation.halves:
             operand = _controlled(words, encoded, type, fields)
         else:
             operand = words.source(encoded, type)
@@ -265,7 +284,7 @@ def _vop3_results(
     if not dst:
         return ()
     if name.startswith("v_cmp"):
-        return (words.scalar(EXEC if name.startswith("v_cmpx") else f["vdst"], "m32"),)
+        return _compared(words, name, f["vdst"])
     if name in _WRITE_SCALAR or name.startswith("v_s_"):
         return (words.scalar(f["vdst"], dst[0]),)
     result = Operand("v", f["vdst"], dst[0])
@@ -276,6 +295,8 @@ def _vop3_results(
 
 def _vop3p(words: Words, f: Fields) -> Instruction:
     name = words.name("VOP3P", f["op"])
+    if name.startswith(cdna_formats.MATRIX):
+        return cdna_formats.matrix(words, name, f)
     if name.startswith(("v_wmma", "v_swmmac")):
         dst, types = matrix_signature(words.generation.name, name)
     else:
@@ -290,7 +311,7 @@ def _vop3p(words: Words, f: Fields) -> Instruction:
     source = []
     for place, type in enumerate(types):
         encoded = f[f"src{place}"]
-        if place == 0 and encoded in (DPP8, DPP8_FI, DPP16) and words.generation is not RDNA2:
+        if place == 0 and encoded in (DPP8, DPP8_FI, DPP16) and words.generation.halves:
             operand = _controlled(words, encoded, type, fields)
             source.append(operand._replace(negate=False, absolute=False))
         else:
@@ -329,12 +350,13 @@ _FORMATS: dict[str, Callable[[Words, Fields], Instruction]] = {
 
 
 def _wide_masks(instruction: Instruction) -> Instruction:
-    """The same in a wave of 64 lanes: a mask of lanes is a pair of scalar registers."""
+    """The same in a wave of 64 lanes: a mask of lanes is a pair of scalar registers, even first."""
     for side in ("dst", "src"):
         operands = getattr(instruction, side)
         if any(operand.type == "m32" for operand in operands):
             setattr(instruction, side, tuple(
-                o._replace(type="m64") if o.type == "m32" else o for o in operands
+                o._replace(type="m64", index=o.index & ~(o.kind == "s")) if o.type == "m32" else o
+                for o in operands
             ))
     return instruction
 

@@ -5,6 +5,10 @@ Not for people only: the decoder's tests compare this text with LLVM's.
 
 from __future__ import annotations
 
+import dataclasses
+
+from drivers.emulated.simt.cdna_bits import CDNA3, FIRST_ACCUMULATOR
+from drivers.emulated.simt.cdna_formats import MATRIX
 from drivers.emulated.simt.instruction import Instruction, Operand, dwords
 from drivers.emulated.simt.rdna_bits import (
     DPP8,
@@ -25,6 +29,9 @@ _SPECIAL = {
     253: "src_scc", 254: "src_lds_direct",
 }
 _PAIRS = {106: "vcc", 126: "exec", 124: "null"}
+# GFX9's, where RDNA has plain registers.
+_GFX9 = {102: "flat_scratch_lo", 103: "flat_scratch_hi", 104: "xnack_mask_lo",
+         105: "xnack_mask_hi"}
 _FLOATS = ("0.5", "-0.5", "1.0", "-1.0", "2.0", "-2.0", "4.0", "-4.0")
 _HALVES = (0x3800, 0xB800, 0x3C00, 0xBC00, 0x4000, 0xC000, 0x4400, 0xC400, 0x3118)
 _DELAYS = (
@@ -39,13 +46,16 @@ _COUNTERS = (("hold_cnt", 7, 1), ("sa_sdst", 0, 1), ("va_vdst", 12, 15), ("va_sd
 # VOP3 instructions that also have a short encoding say which they are; these have none.
 _SHORT_ONLY = {"v_fmamk_f32", "v_fmaak_f32", "v_fmamk_f16", "v_fmaak_f16", "v_swap_b32",
                "v_readfirstlane_b32", "v_pk_fmac_f16", "v_dot2acc_f32_f16", "v_permlane64_b32",
-               "v_swaprel_b32", "v_nop", "v_pipeflush", "v_clrexcp", "v_dot4c_i32_i8"}
+               "v_swaprel_b32", "v_nop", "v_pipeflush", "v_clrexcp", "v_dot4c_i32_i8",
+               "v_madmk_f32", "v_madak_f32", "v_madmk_f16", "v_madak_f16"}
+_LONG_ON_GFX9 = {"v_pk_fmac_f16", "v_dot2acc_f32_f16", "v_dot4c_i32_i8"}
 _ALONE = {"s_endpgm", "s_endpgm_saved", "s_barrier", "s_icache_inv", "s_wait_idle", "s_code_end",
           "s_wakeup", "s_ttracedata", "s_endpgm_ordered_ps_done", "s_barrier_leave"}
 _SELECTS = ("BYTE_0", "BYTE_1", "BYTE_2", "BYTE_3", "WORD_0", "WORD_1", "DWORD")
 _UNUSED = ("UNUSED_PAD", "UNUSED_SEXT", "UNUSED_PRESERVE")
 
 
+_CACHE = ("sc0", "nt", "sc1", "glc", "slc", "dlc", "scc")
 _NAMED = ("", ".l", ".h")
 _UPPER = ("", "", ".h")
 _WHOLE = ("", "", "")
@@ -71,10 +81,12 @@ def _plain(given: Operand, halves: tuple[str, str, str]) -> str:
         if given.type in ("b16", "i16", "u16"):
             return f"{_HALVES[index - 240]:#x}"
         if index == 248:
-            return "0.15915494309189532" if dwords(given.type) > 1 else (
+            return "0.15915494309189532" if count > 1 and given.type != "p64" else (
                 "0.1592" if given.type[1:] == "16" and halves is _NAMED else "0.15915494"
             )
         return _FLOATS[index - 240]
+    if kind == "special":
+        return _GFX9[index] if count == 1 else _GFX9[index].removesuffix("_lo")
     if kind == "s" and index >= 106:
         if count == 2 and index in _PAIRS:
             return _PAIRS[index]
@@ -92,6 +104,15 @@ def short_literal(bits: int) -> str:
     if -16 <= number <= 64:
         return str(number)
     return _FLOATS[_HALVES.index(bits)] if bits in _HALVES[:-1] else f"{bits:#x}"
+
+
+def _gfx9(given: Operand) -> Operand:
+    """As GFX9 names it: accumulation registers, and registers that RDNA has for other things."""
+    if given.kind == "v" and given.index >= FIRST_ACCUMULATOR:
+        return given._replace(kind="a", index=given.index - FIRST_ACCUMULATOR)
+    if given.kind == "s" and given.index in _GFX9:
+        return given._replace(kind="special")
+    return given
 
 
 def _mixed(given: Operand, place: int, fields: dict[str, int]) -> str:
@@ -114,7 +135,7 @@ def _cache(i: Instruction, generation: Generation) -> str:
     """Cache and wait bits of a memory instruction."""
     fields = i.fields
     if "th" not in fields:
-        return "".join(f" {name}" for name in ("glc", "slc", "dlc") if fields.get(name))
+        return "".join(f" {name}" for name in _CACHE if fields.get(name))
     return _temporal(i) + ("", " scope:SCOPE_SE", " scope:SCOPE_DEV", " scope:SCOPE_SYS")[
         fields["scope"]
     ]
@@ -140,7 +161,7 @@ def _temporal(i: Instruction) -> str:
     return f" th:TH_{'STORE' if store else 'LOAD'}_{word}"
 
 
-def _controls(i: Instruction) -> str:
+def _controls(i: Instruction, generation: Generation) -> str:
     """What DPP and SDWA say."""
     f = i.fields
     if f["control"] in (DPP8, DPP8_FI):
@@ -153,18 +174,22 @@ def _controls(i: Instruction) -> str:
         for place in range(1 if i.format == "VOP1" else 2):
             text += f" src{place}_sel:{_SELECTS[f[f'src{place}_sel']]}"
         return text
-    return " " + _pattern(f["dpp_ctrl"]) + (
+    return " " + _pattern(f["dpp_ctrl"], generation) + (
         f" row_mask:{f['row_mask']:#x} bank_mask:{f['bank_mask']:#x}"
-        + (" bound_ctrl:1" if f["bound_ctrl"] else "") + (" fi:1" if f["fi"] else "")
+        + (" bound_ctrl:1" if f["bound_ctrl"] else "") + (" fi:1" if f.get("fi") else "")
     )
 
 
-def _pattern(control: int) -> str:
+def _pattern(control: int, generation: Generation) -> str:
     if control < 0x100:
         return "quad_perm:[" + ",".join(str(control >> 2 * lane & 3) for lane in range(4)) + "]"
     kind = control >> 4
+    if kind == 0x13:
+        return ("wave_shl:1", "wave_rol:1", "wave_shr:1", "wave_ror:1")[control >> 2 & 3]
     if kind == 0x14:
-        return ("row_mirror", "row_half_mirror")[control & 15]
+        return ("row_mirror", "row_half_mirror", "row_bcast:15", "row_bcast:31")[control & 15]
+    if kind == 0x15 and generation.gfx9:
+        return f"row_newbcast:{control & 15}"
     names = {0x10: "row_shl", 0x11: "row_shr", 0x12: "row_ror", 0x15: "row_share",
              0x16: "row_xmask"}
     return f"{names[kind]}:{control & 15}"
@@ -186,6 +211,8 @@ def _modifiers(i: Instruction, generation: Generation, true16: bool) -> str:
         return text + _cache(i, generation)
     if i.format == "SMEM":
         return "" if "prefetch" in i.name else _cache(i, generation)
+    if i.name.startswith(MATRIX):
+        return _matrix(i, generation)
     if i.format == "VOP3P":
         count = len(i.src)
         every = (1 << count) - 1
@@ -210,14 +237,26 @@ def _modifiers(i: Instruction, generation: Generation, true16: bool) -> str:
     text += f" byte_sel:{fields['byte_sel']}" if fields.get("byte_sel") else ""
     text += " clamp" if fields.get("clamp") else ""
     text += ("", " mul:2", " mul:4", " div:2")[fields.get("omod", 0)]
-    return text + (_controls(i) if "control" in fields else "")
+    return text + (_controls(i, generation) if "control" in fields else "")
+
+
+def _matrix(i: Instruction, generation: Generation) -> str:
+    """How a matrix instruction of CDNA broadcasts and permutes its factors."""
+    text = "".join(f" {name}:{i.fields[name]}" for name in ("cbsz", "abid") if i.fields.get(name))
+    choice = i.fields.get("blgp")
+    if not choice:
+        return text
+    if generation is CDNA3 and i.name.endswith("f64"):
+        return text + f" neg:{_bits(choice, 3)}"
+    return text + f" blgp:{choice}"
 
 
 def _waits(value: int, generation: Generation) -> str:
     """s_waitcnt: its counters lie where each generation found room for them."""
-    if generation is RDNA2:
+    if not generation.halves:
+        most = 15 if generation.gfx9 else 63
         parts = [("vmcnt", value & 15 | value >> 14 << 4, 63), ("expcnt", value >> 4 & 7, 7),
-                 ("lgkmcnt", value >> 8 & 63, 63)]
+                 ("lgkmcnt", value >> 8 & most, most)]
     else:
         parts = [("vmcnt", value >> 10, 63), ("expcnt", value & 7, 7),
                  ("lgkmcnt", value >> 4 & 63, 63)]
@@ -251,7 +290,7 @@ def _program(i: Instruction, generation: Generation) -> str:
         counts = ((name, value >> first & most, most) for name, first, most in _COUNTERS)
         return "".join(f" depctr_{name}({count})" for name, count, most in counts if count != most)
     if i.name == "s_sendmsg":
-        return " sendmsg(MSG_DEALLOC_VGPRS)" if value == 3 and generation is not RDNA2 else (
+        return " sendmsg(MSG_DEALLOC_VGPRS)" if value == 3 and generation.halves else (
             f" {value}"
         )
     decimal = ("s_endpgm", "s_nop", "s_sleep", "s_setprio", "s_denorm_mode", "s_sethalt", "s_trap")
@@ -268,11 +307,11 @@ def _memory_operands(i: Instruction, generation: Generation, true16: bool) -> li
         )
         if offset.index != NULL:
             register = operand(offset)
-            if i.fields["offset"] or generation is RDNA4:
+            if i.fields["offset"] or generation is RDNA4 or i.fields.get("imm"):
                 shown = f"{register} offset:{shown}"
             else:
                 shown = register
-        elif not i.fields["offset"] and generation is not RDNA4 and not true16:
+        elif not i.fields["offset"] and generation in (RDNA2, RDNA3) and not true16:
             shown = "null"
         if "prefetch" in i.name:
             distance = f"{i.fields['offset']:#x}"
@@ -308,7 +347,8 @@ def _mnemonic(i: Instruction, generation: Generation) -> str:
     if i.format in ("VOP1", "VOP2", "VOPC"):
         if i.format == "VOPC" and control == "_dpp":
             control = " "  # LLVM's text for VOPC lacks the word
-        return name + (control.strip() or ("" if control or i.name in _SHORT_ONLY else "_e32"))
+        short_only = _SHORT_ONLY - _LONG_ON_GFX9 if generation.gfx9 else _SHORT_ONLY
+        return name + (control.strip() or ("" if control or i.name in short_only else "_e32"))
     if i.format == "VOP3":
         short = generation is RDNA2 and i.name in ("v_pipeflush", "v_clrexcp")
         long = not short and i.name not in generation.opcodes["VOP3"].values()
@@ -320,6 +360,9 @@ def text(i: Instruction, generation: Generation = RDNA3, true16: bool = True) ->
     """The instruction as a line of assembly; branches show their distance in dwords."""
     name = _mnemonic(i, generation)
     true16 = true16 or i.name == "v_mov_b16"
+    if generation.gfx9:
+        dst, src = (tuple(map(_gfx9, operands)) for operands in (i.dst, i.src))
+        i = dataclasses.replace(i, dst=dst, src=src)
     if i.format == "SOPP":
         return name + _program(i, generation)
     if i.format in ("SMEM", "GLOBAL", "FLAT", "SCRATCH", "MUBUF"):
@@ -327,7 +370,7 @@ def text(i: Instruction, generation: Generation = RDNA3, true16: bool = True) ->
     else:
         destinations = list(i.dst)
         if i.name.startswith("v_cmpx"):
-            destinations = []
+            destinations.pop()  # exec goes without saying
         halves = _NAMED if true16 else _WHOLE if i.format == "VOP3" else _UPPER
         operands = [operand(o, halves) for o in (*destinations, *i.src)]
         if i.format == "SOPC":  # constants of 16 bits are shown by their bits

@@ -7,7 +7,9 @@ Source: AMD, "RDNA3 Instruction Set Architecture", chapter 16.
 
 from __future__ import annotations
 
+import functools
 import math
+import struct
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -25,6 +27,10 @@ def row(names: str, types: str, function: Function, ulps: float = 0) -> None:
         ROWS[name] = own, function
         if ulps:
             ULPS[name] = ulps
+
+
+OF_LANES = {"v_mbcnt_lo_u32_b32", "v_mbcnt_hi_u32_b32"}
+"""Those whose function gets the lane's number first."""
 
 
 def signed(value: int, bits: int) -> int:
@@ -229,6 +235,10 @@ row("v_clz_i32_u32", "i32 u32", lambda a: 32 - a.bit_length() if a else -1)
 row("v_ctz_i32_b32", "i32 u32", lambda a: (a & -a).bit_length() - 1 if a else -1)
 row("v_cls_i32", "i32 i32", lambda a: 31 - (a ^ a >> 31).bit_length() + 1
     if a not in (0, -1) else -1)
+row("v_mbcnt_lo_u32_b32", "u32 u32 u32",
+    lambda lane, a, b: (a & (1 << min(lane, 32)) - 1).bit_count() + b)
+row("v_mbcnt_hi_u32_b32", "u32 u32 u32",
+    lambda lane, a, b: (a & (1 << max(lane - 32, 0)) - 1).bit_count() + b)
 row("v_lshlrev_b32", "u32 u32 u32", lambda n, a: a << (n & 31))
 row("v_lshrrev_b32", "u32 u32 u32", lambda n, a: a >> (n & 31))
 row("v_ashrrev_i32", "i32 u32 i32", lambda n, a: a >> (n & 31))
@@ -320,6 +330,85 @@ row("v_cvt_pk_u16_f32", "u32 f32 f32",
 row("v_sat_pk_u8_i16", "u16 u32", lambda a: (
     max(0, min(255, signed(a, 16))) | max(0, min(255, signed(a >> 16, 16))) << 8))
 row("v_cvt_off_f32_i4", "f32 u32", lambda a: Fraction(signed(a, 4), 16))
+
+def cube(x: float, y: float, z: float) -> tuple[float, float, float, float]:
+    """The face of a cube that a direction meets, the coordinates there, twice the major one."""
+    if abs(z) >= abs(x) and abs(z) >= abs(y):
+        return (5.0 if z < 0 else 4.0), (-x if z < 0 else x), -y, 2 * z
+    if abs(y) >= abs(x):
+        return (3.0 if y < 0 else 2.0), x, (-z if y < 0 else z), 2 * y
+    return (1.0 if x < 0 else 0.0), (z if x < 0 else -z), -y, 2 * x
+
+
+for _place, _name in enumerate(("id", "sc", "tc", "ma")):
+    row(f"v_cube{_name}_f32", "f32 f32 f32 f32", lambda x, y, z, n=_place: cube(x, y, z)[n])
+
+
+def normalised(x: float, low: int, high: int) -> int:
+    """-1…1 or 0…1 as the whole range of an integer."""
+    if x != x:
+        return 0
+    return round(Fraction(max(low // high, min(1.0, x))) * high) & 65535
+
+
+for _t, _low, _high in (("i16", -32767, 32767), ("u16", 0, 65535)):
+    _one = functools.partial(normalised, low=_low, high=_high)
+    row(f"v_cvt_norm_{_t}_f16", f"{_t} f16", _one)
+    for _f in ("f16", "f32"):
+        row(f"v_cvt_pk_norm_{_t}_{_f}", f"u32 {_f} {_f}",
+            lambda a, b, one=_one: one(a) | one(b) << 16)  # fmt: skip
+
+
+def half_cut_off(x: float) -> int:
+    """The bits of a float16 toward zero."""
+    sign = 0x8000 if math.copysign(1, x) < 0 else 0
+    if math.isinf(x):
+        return sign | 0x7C00
+    if x != x:  # quiet, with the upper bits of what else it says
+        return sign | 0x7E00 | int.from_bytes(struct.pack("<d", x), "little") >> 42 & 0x3FF
+    size = Fraction(abs(x))
+    power = max(math.frexp(abs(x))[1] - 11, -24) if x else -24
+    steps = int(size / Fraction(2) ** power)
+    return sign | min(0x7BFF, steps if power == -24 else (power + 24 << 10) + steps)
+
+
+row("v_cvt_pk_rtz_f16_f32", "u32 f32 f32", lambda a, b: half_cut_off(a) | half_cut_off(b) << 16)
+
+# ---- halves, and GFX9's own ----
+row("v_and_b16", "u16 u16 u16", lambda a, b: a & b)
+row("v_or_b16", "u16 u16 u16", lambda a, b: a | b)
+row("v_xor_b16", "u16 u16 u16", lambda a, b: a ^ b)
+row("v_not_b16", "u16 u16", lambda a: ~a)
+row("v_mov_b16", "u16 u16", lambda a: a)
+row("v_mov_b64", "u64 u64", lambda a: a)
+row("v_lshl_add_u64", "u64 u64 u32 u64", lambda a, b, c: (a << (b & 7)) + c)
+row("v_mad_legacy_u16 v_mad_legacy_i16", "? ? ? ?", lambda a, b, c: a * b + c)
+row("v_fma_legacy_f16", "f16 f16 f16 f16", fma)
+
+
+def half(x: float) -> float:
+    """A product of float16, rounded to one."""
+    if not math.isfinite(x):
+        return x
+    return math.copysign(math.inf, x) if abs(x) >= 65520 else struct.unpack(
+        "<e", struct.pack("<e", x))[0]  # fmt: skip
+
+
+def single(x: float) -> float:
+    """Rounded to float32, denormals flushed."""
+    if not math.isfinite(x) or not x:
+        return x
+    if abs(x) >= 2.0**128 - 2.0**103:
+        return math.copysign(math.inf, x)
+    found = float(struct.unpack("<f", struct.pack("<f", x))[0])
+    return found if abs(found) >= 2.0**-126 else math.copysign(0.0, found)
+
+
+row("v_mad_f16 v_mad_legacy_f16", "f16 f16 f16 f16", lambda a, b, c: half(a * b) + c)
+row("v_mad_f32", "f32 f32 f32 f32",
+    lambda a, b, c: single(single(single(a) * single(b)) + single(c)))
+row("v_mad_legacy_f32", "f32 f32 f32 f32", lambda a, b, c: single(
+    (single(single(a) * single(b)) if single(a) and single(b) else 0.0) + single(c)))
 
 # ---- comparisons: one truth value ----
 for _t in ("f16", "f32", "f64"):

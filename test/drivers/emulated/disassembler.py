@@ -32,8 +32,8 @@ def disassemble(
         input=b'.text\n.incbin "code.bin"\n', cwd=folder, check=True,
     )
     done = subprocess.run(
-        [DISASSEMBLER, "-D", "-z", f"--mcpu={cpu}", "code.o"], cwd=folder, check=False,
-        capture_output=True, text=True,
+        [DISASSEMBLER, "-D", "-z", "-j", ".text", f"--mcpu={cpu}", "code.o"],
+        cwd=folder, check=False, capture_output=True, text=True,
     )
     if done.returncode < 0:  # one of them kills LLVM, which accepts it as little as others
         middle = len(codes) // 2
@@ -85,8 +85,9 @@ def random_encodings(
             chance.getrandbits(32)
         )
         words = [tail, chance.getrandbits(32)]
-        # No later word may look like SDWA, on some of which LLVM 19 crashes.
-        words = [w ^ (w & 511 == 0xF9 and (w != tail or src0 != 0xF9)) for w in words]
+        # No later word may look like SDWA or v_accvgpr_mov, on some of which LLVM 19 crashes.
+        words = [w ^ (w & 511 == 0xF9) for w in words]
+        words = [w ^ (w & 0xFE01FE00 == 0x7E00A400) << 9 for w in words]
         yield word.to_bytes(layout.size_bytes, "little") + b"".join(
             w.to_bytes(4, "little") for w in words
         )

@@ -65,11 +65,14 @@ def placed(gfx: str, rsrc2: int) -> tuple[tuple[int, int, int], int]:
     return ids, next(following) if rsrc2 & 1 else -1
 
 
-def user_scalars(properties: int, kernarg: int, scratch: int) -> tuple[int, ...]:
+def user_scalars(
+    properties: int, kernarg: int, scratch: int, wave_size: int = 32
+) -> tuple[int, ...]:
     """The initial scalar registers that a kernel descriptor's properties ask for."""
     words: list[int] = []
     if properties & 1:  # private segment buffer: swizzled by thread, as gfx10's drivers have it
-        words += [scratch & 0xFFFFFFFF, scratch >> 32 | 1 << 31, 0xFFFFFFFF, 0x20C14000]
+        last = 0x20C14000 | (wave_size == 64) << 21  # INDEX_STRIDE
+        words += [scratch & 0xFFFFFFFF, scratch >> 32 | 1 << 31, 0xFFFFFFFF, last]
     words += [0, 0] * (properties >> 1 & 1) + [0, 0] * (properties >> 2 & 1)
     words += [kernarg & 0xFFFFFFFF, kernarg >> 32]
     words += [0, 0] * (properties >> 4 & 1)
@@ -155,7 +158,9 @@ def launch(
     ranges.append(MemoryRange(allotted.ctypes.data, allotted.ctypes.data + allotted.nbytes))
     dispatch = Dispatch(
         entry=kernel.entry,
-        scalars=user_scalars(kernel.properties, kernarg, allotted.ctypes.data),
+        scalars=user_scalars(
+            kernel.properties, kernarg, allotted.ctypes.data, kernel.target.wave_size
+        ),
         scratch_register=kernel.scratch_register,
         thread_ids="separate" if kernel.target.gfx.startswith("gfx10") else "packed",
         group_ids=kernel.group_ids, block=block, grid=grid, memory=tuple(ranges),

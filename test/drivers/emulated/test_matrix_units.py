@@ -20,7 +20,7 @@ from test.compiler.linear_interpreter import to_bfloat16
 from test.compiler.test_amdgpu import assign, typed
 from test.compiler.test_matrix import convolution, plan_of, product, random, wide
 
-BOARDS = ("gfx1100", "gfx1201")
+BOARDS = ("gfx1100", "gfx1201", "gfx90a", "gfx942")
 UNITS = [(arch, unit) for arch in BOARDS for unit in MATRIX_UNITS[arch]]
 
 

@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from drivers.emulated.simt.architecture import architecture
 from drivers.emulated.simt.engine import Engine, MemoryRange
 from drivers.emulated.simt.instruction import UnknownInstruction
 from drivers.system import RealSystem
@@ -16,7 +17,7 @@ from test.drivers.emulated import gpu
 
 TARGETS = (
     gpu.Target("gfx1100", 32), gpu.Target("gfx1100", 64), gpu.Target("gfx1030", 32),
-    gpu.Target("gfx1201", 32),
+    gpu.Target("gfx1201", 32), gpu.Target("gfx90a", 64), gpu.Target("gfx942", 64),
 )
 
 
@@ -617,6 +618,12 @@ out:
 
 
 # ---- what runs is what lies in memory ----
+def opcode(name: str) -> int:
+    """The number of a VOP2 instruction in the generation under test."""
+    rows = architecture(gpu.target.gfx, gpu.target.wave_size).opcodes["VOP2"]
+    return next(number for number, own in rows.items() if own == name)
+
+
 ADD = elementwise("%r = fadd float %a0, %a1\n", ["float", "float"], "float")
 
 
@@ -632,14 +639,14 @@ def test_a_changed_opcode_changes_the_result():
     out = np.zeros(N, np.float32)
     assert gpu.launch(kernel, (16, 1, 1), (64, 1, 1), out, F, G, N) is None
     assert np.array_equal(out, F + G)
-    flip(kernel, 3 << 25, 8 << 25, 0xFE000000)  # v_add_f32 → v_mul_f32
+    flip(kernel, opcode("v_add_f32") << 25, opcode("v_mul_f32") << 25, 0xFE000000)
     assert gpu.launch(kernel, (16, 1, 1), (64, 1, 1), out, F, G, N) is None
     assert np.array_equal(out, F * G)
 
 
 def test_an_unknown_opcode_is_named_with_pc_and_bytes():
     kernel = gpu.compile_kernel(ADD + "; another copy\n")
-    flip(kernel, 3 << 25, 62 << 25 | 0, 0xFE000000)  # VOPC with what v_add_f32 had as its operands
+    flip(kernel, opcode("v_add_f32") << 25, 62 << 25, 0xFE000000)  # VOPC, with those operands
     words = (ctypes.c_uint32 * 64).from_address(kernel.entry)
     place = next(i for i, w in enumerate(words) if w >> 25 == 62)
     words[place] = 0xE8000000
