@@ -8,17 +8,19 @@ nodes, which belong to the process (process.py).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import weakref
 from typing import Final
 
+from autogen import kfd as uapi
 from compiler.code_object import CodeObject
 from compiler.target import Target
 from drivers.amd import process
 from drivers.amd.clock import AmdTimestamp, GpuClock
 from drivers.amd.events import Interrupts
 from drivers.amd.generations import GENERATIONS
-from drivers.amd.memory import HOST, AmdAllocator, GpuMemory
+from drivers.amd.memory import HOST, REGISTERS, AmdAllocator, GpuMemory
 from drivers.amd.program import AmdProgram
 from drivers.amd.queue import AmdQueue
 from drivers.amd.topology import GpuNode, find_gpus
@@ -49,7 +51,7 @@ class AmdDevice(GpuDevice):
         super().__init__(name, timeout_ms)
         self._pinned: dict[int, Block] = {}
         self._doorbells = 0
-        self.flush_address = 0
+        self._registers: Block | None = None
         self._process = process.process_of(system)
         self.system, self.kfd = self._process.system, self._process.kfd
         self.node = _choose(find_gpus(self.system, name), name)
@@ -105,6 +107,21 @@ class AmdDevice(GpuDevice):
             except OSError as error:
                 raise SystemCallFailed.wrap(error, "mmap of doorbells", self.name) from error
         return self._doorbells + offset - page
+
+    def flush_register(self) -> int:
+        """Where to write so that VRAM has what the host wrote through the bus; 0 for nowhere.
+
+        The host data path (HDP) may hold such writes back. Some GPUs, as virtual functions, show
+        no such registers (amdgpu_amdkfd_gpuvm.c: ENOMEM without rmmio_remap).
+        """
+        if self._registers is None:
+            try:
+                self._registers = self.gpu_memory.take(PAGE_BYTES, REGISTERS, "registers")
+            except SystemCallFailed as error:
+                if error.errno != errno.ENOMEM:
+                    raise
+                return 0
+        return self._registers.address + uapi.KFD_MMIO_REMAP_HDP_MEM_FLUSH_CNTL
 
     def pin(self, page: int) -> int:
         """Lets the GPU reach a page of the process, until the device is closed."""
@@ -167,6 +184,10 @@ class AmdDevice(GpuDevice):
             with contextlib.suppress(OSError):
                 self.system.munmap(self._doorbells, _DOORBELL_PAGE_BYTES)
         self._doorbells = 0
+        if self._registers:
+            with contextlib.suppress(HardwareError, OSError):
+                self.gpu_memory.give_back(self._registers)
+        self._registers = None
         self.interrupts.close()
 
     def forget(self) -> None:

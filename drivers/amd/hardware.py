@@ -262,7 +262,7 @@ class HardwareQueue:
         self.state = state = RingState.from_address(self.state_address)
         state.ring, state.mask = ring, size_bytes // 4 - 1
         state.write_pointer, state.doorbell = self._pointers[0], doorbell
-        state.flush, state.timeline = self._device.flush_address, timeline
+        state.flush, state.timeline = self._device.flush_register(), timeline
         state.template, state.entry_dwords = template, len(entry.words)
         # One entry stays empty: a ring whose pointers are equal is an empty one.
         state.capacity = min(ring_records, size_bytes // 4 // len(entry.words) - 1)

@@ -58,6 +58,12 @@ PINNED: Final = (
     | uapi.KFD_IOC_ALLOC_MEM_FLAGS_NO_SUBSTITUTE
 )
 """Memory of the process, where it is."""
+REGISTERS: Final = (
+    uapi.KFD_IOC_ALLOC_MEM_FLAGS_MMIO_REMAP
+    | uapi.KFD_IOC_ALLOC_MEM_FLAGS_WRITABLE
+    | uapi.KFD_IOC_ALLOC_MEM_FLAGS_COHERENT
+)
+"""A page of registers of the GPU's bus interface (kfd_ioctl.h, enum kfd_mmio_remap)."""
 
 
 class GpuMemory(BlockMemory):
@@ -85,8 +91,9 @@ class GpuMemory(BlockMemory):
             handle, offset = self.kfd.allocate(self.node.gpu_id, address, size, flags)
             self.kfd.map(handle, [self.node.gpu_id])
             mapped = True
+            node = self.kfd.descriptor if flags == REGISTERS else self.render
             system.mmap(
-                size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, self.render, offset, address
+                size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, node, offset, address
             )
         except BaseException as error:
             with contextlib.suppress(HardwareError, OSError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import gc
 import os
 import threading
@@ -9,6 +11,7 @@ import weakref
 
 import pytest
 
+from autogen import kfd
 from compiler.dtype import dtypes
 from drivers import Var, open_device
 from drivers.emulated.system import EmulatedSystem
@@ -29,6 +32,14 @@ def emulated(monkeypatch):
 def device():
     with open_device("AMD", timeout_ms=10_000) as opened:
         yield opened
+
+
+@pytest.fixture
+def own_board():
+    """A board for a System that stands on it: a process acquires a GPU's address space once."""
+    system = EmulatedSystem("gfx1100")
+    yield system
+    system.shut_down()
 
 
 def words(buffer):
@@ -169,6 +180,36 @@ def test_flipping_one_opcode_in_memory_changes_the_result(device):
     assert numbers[0] == 7
 
 
+def test_each_kick_flushes_the_host_data_path(device):
+    queue = device.copy_queue()
+    register = ctypes.c_uint32.from_address(device.flush_register())
+    for _ in range(2):
+        register.value = 0
+        queue.commands().barrier().submit().wait()
+        assert register.value == 1  # kfd_ioctl.h, KFD_MMIO_REMAP_HDP_MEM_FLUSH_CNTL
+
+
+class NoRegisters(StackedSystem):
+    """A kernel driver whose GPUs show no remapped registers."""
+
+    refused = 0
+
+    def ioctl(self, descriptor, request, argument):
+        if request == kfd.AMDKFD_IOC_ALLOC_MEMORY_OF_GPU:
+            given = kfd.struct_kfd_ioctl_alloc_memory_of_gpu_args.from_address(argument)
+            if given.flags & kfd.KFD_IOC_ALLOC_MEM_FLAGS_MMIO_REMAP:
+                self.refused += 1
+                raise OSError(errno.ENOMEM, "no remapped registers")
+        return super().ioctl(descriptor, request, argument)
+
+
+def test_a_gpu_without_remapped_registers_works(own_board):
+    system = NoRegisters(own_board)
+    with open_device("AMD", system=system) as device:
+        device.compute_queue().commands().barrier().submit().wait()
+        assert system.refused == 1 and device.flush_register() == 0
+
+
 @pytest.mark.parametrize("blocks", [1, 3000])
 def test_private_arrays_live_in_scratch(device, blocks):
     out = zeros(device, blocks)
@@ -249,7 +290,7 @@ end:
         again.compute_queue().commands().barrier().submit().wait()
 
 
-def test_closing_a_device_never_empties_a_timeline_that_somebody_waits_for():
+def test_closing_a_device_never_empties_a_timeline_that_somebody_waits_for(own_board):
     timelines, seen = [], set()
 
     class Watching(StackedSystem):
@@ -258,13 +299,11 @@ def test_closing_a_device_never_empties_a_timeline_that_somebody_waits_for():
             seen.update(bytes(memory_view(each.address, 64)) for each in timelines)
             return result
 
-    with_board = EmulatedSystem("gfx1100")  # of its own: a process acquires a GPU's VM once
-    device = open_device("AMD", system=Watching(with_board))
+    device = open_device("AMD", system=Watching(own_board))
     timelines.append(device.timeline(initial=5))
     device.close()
     assert len(seen) == 1
     assert timelines.pop().value == 5
-    with_board.shut_down()
 
 
 def test_several_gpus_are_devices_of_their_own():
