@@ -221,9 +221,11 @@ class ComputeObject:
         kind = qmd.first("QMD_TYPE") if "QMD_TYPE" in qmd.places else 2
         if kind not in GRID_TYPES or qmd.first("IS_QUEUE"):
             raise BadPacket(f"a QMD of type {kind} is not modelled")
+        if not GRID_TYPES[kind]:
+            return
         launch = self.describe(qmd)
         count = qmd.grid[0] * qmd.grid[1] * qmd.grid[2]
-        if not GRID_TYPES[kind] or not count:
+        if not count:
             return
         schedule = self.channel.schedule
         for first, end in schedule.slices(count):

@@ -218,7 +218,9 @@ class Rm:
 class Channel:
     """A channel group with one channel of its own memory; `run` submits words and waits."""
 
-    def __init__(self, rm: Rm, engine: int = GR_ENGINE, register: bool = True) -> None:
+    def __init__(
+        self, rm: Rm, engine: int = GR_ENGINE, register: bool = True, group: int = 0
+    ) -> None:
         self.rm, nv = rm, rm.nv
         self.ring = rm.buffer(0x10000)
         self.commands = rm.buffer(0x100000)
@@ -227,7 +229,7 @@ class Channel:
         self.notifier = rm.memory(0x1000, video=False)
         self.notifier_addr = rm.map(self.notifier, 0x1000, video=False)
         self.done = rm.buffer(0x1000, video=False)
-        self.group = rm.alloc(rm.dev, 0, nv.KEPLER_CHANNEL_GROUP_A, rm.make(
+        self.group = group or rm.alloc(rm.dev, 0, nv.KEPLER_CHANNEL_GROUP_A, rm.make(
             "NV_CHANNEL_GROUP_ALLOCATION_PARAMETERS", engineType=engine
         ))
         share = rm.alloc(self.group, 0, nv.FERMI_CONTEXT_SHARE_A, rm.make(

@@ -324,6 +324,22 @@ def test_a_page_fault_kills_the_group_and_fills_the_notifier(
     assert raised.value.status == Status.INVALID_STATE
 
 
+def test_all_channels_of_a_group_die_together(rm: Rm, channel: Channel) -> None:
+    other = Channel(rm, group=channel.group)
+    other.schedule()
+    target = rm.buffer(MIB)
+    other.submit([*semaphore(target.gpu_addr, 5, 0), *semaphore(target.gpu_addr + 16, 1, RELEASE)])
+    channel.submit(semaphore(unmapped(target), 1, RELEASE))
+    died(channel, MMU_FAULT)
+    died(other, MMU_FAULT)
+    target.write(struct.pack("<I", 5))  # what the other one waits for
+    alive = Channel(rm)
+    alive.schedule()
+    for value in range(20):  # the board has time to make the mistake
+        alive.run(semaphore(target.gpu_addr + 32, value, RELEASE))
+    assert target.word(16) == 0
+
+
 def test_memory_that_is_mapped_to_be_read_is_not_written(rm: Rm, channel: Channel) -> None:
     source, target = rm.buffer(MIB, kind=3), rm.buffer(MIB)
     source.write(b"fixed")
@@ -528,6 +544,49 @@ def test_hopper_takes_both_versions_and_code_must_be_mapped(
 ) -> None:
     launch(rm, channel, build(version, ENTRY_ADDRESS, BANK_ADDRESS, 0))
     assert f"execute of {ENTRY_ADDRESS:#x}" in died(channel, MMU_FAULT)
+
+
+GRID_NULL = 1  # QMD_TYPE: nothing runs, but its end does what it says
+
+
+def null_grid(address: int, payload: int, next_qmd: int = 0) -> bytes:
+    """A V4 QMD without a grid: it releases 8 bytes, and schedules the next one."""
+    bits = int.from_bytes(build((4, 0), 0, 0, address), "little")
+    bits &= ~(7 << 23 | 0xFFFFFFFF << 704)
+    bits |= GRID_NULL << 23 | 1 << 332 | (payload & 0xFFFFFFFF) << 704 | payload >> 32 << 736
+    if next_qmd:
+        bits |= 1 << 368 | 1 << 369 | next_qmd >> 8 << 448
+    return bits.to_bytes(384, "little")
+
+
+def test_a_qmd_releases_at_its_end_and_schedules_the_next(rm: Rm, channel: Channel) -> None:
+    target, second = rm.buffer(MIB), rm.buffer(MIB)
+    second.write(null_grid(target.gpu_addr + 8, 0x2_0000_0002))
+    launch(rm, channel, null_grid(target.gpu_addr, 0x1_0000_0001, second.gpu_addr))
+    channel.run([])
+    assert struct.unpack("<QQ", target.read(16)) == (0x1_0000_0001, 0x2_0000_0002)
+
+
+@pytest.mark.parametrize(("seed", "waits", "seen"), [(0, False, 1), (1, False, 0), (1, True, 1)])
+def test_a_copy_behind_a_launch_must_wait_for_it(seed: int, waits: bool, seen: int) -> None:
+    system = EmulatedSystem("sm_90", seed=seed)
+    rm = Rm(system)
+    try:
+        rm.device()
+        rm.space()
+        channel = Channel(rm)
+        channel.schedule()
+        place, flag, target = rm.buffer(MIB), rm.buffer(MIB), rm.buffer(MIB)
+        place.write(null_grid(flag.gpu_addr, 1))
+        channel.run([
+            *methods(COMPUTE, 0x2B4, place.gpu_addr >> 8), *immediate(COMPUTE, 0x2C0, 9),
+            *(immediate(COMPUTE, 0x110, 0) if waits else ()),  # WAIT_FOR_IDLE
+            *copy(flag.gpu_addr, target.gpu_addr, 8),
+        ])
+        assert (flag.word(), target.word()) == (1, seen)
+    finally:
+        rm.close()
+        system.shut_down()
 
 
 def test_a_qmd_that_asks_too_much_is_an_exception(rm: Rm, channel: Channel) -> None:

@@ -262,11 +262,12 @@ def test_a_mapping_in_the_middle_of_another_replaces_that_part(rm: Rm) -> None:
     rm.uvm("CREATE_EXTERNAL_RANGE", base=base, length=MIB)
     rm.show(first, MIB, base)
     shown = rm.map(first, MIB)
-    ctypes.memset(shown, 0x11, MIB)
-    second.write(b"\x22" * MIB)
+    content = bytes(at >> 10 & 0xFF for at in range(MIB))
+    ctypes.memmove(shown, content, MIB)
+    second.write(b"\xee" * MIB)
     rm.show(second.handle, 4096, base + 8192, offset=4096, length=4096)
     channel.run(copy(base, target.gpu_addr, 16384))
-    assert target.read(16384) == b"\x11" * 8192 + b"\x22" * 4096 + b"\x11" * 4096
+    assert target.read(16384) == content[:8192] + b"\xee" * 4096 + content[12288:16384]
     rm.uvm("UNMAP_EXTERNAL", base=base, length=4096, gpuUuid=rm.uuid_field())
     channel.run(copy(base + 4096, target.gpu_addr, 4096))
     channel.submit(copy(base, target.gpu_addr, 4096))
@@ -300,6 +301,10 @@ def test_memory_of_the_program_is_seen_where_it_lies(rm: Rm) -> None:
     rm.uvm("FREE", base=base, length=size)
     rm.free(handle)
     assert ctypes.string_at(own + 100, 12) == b"from the GPU"
+    with open("/proc/self/maps", encoding="utf-8") as maps:
+        line = next(line for line in maps if int(line.split("-")[0], 16) <= own
+                    < int(line.split("-")[1].split()[0], 16))
+    assert "memfd" not in line  # it is the program's alone again
     rm.system.munmap(own, size)
     args.params.pMemory, args.params.hObjectNew = 0x1000, 0
     with refused(Status.INVALID_ADDRESS):
