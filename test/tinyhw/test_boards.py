@@ -17,7 +17,7 @@ from tinyhw.device import Device
 
 # Variants where there is time: they take other ways through tensor methods, seldom other kernels.
 CASES = [op for op in OPS if not op.variant or os.environ.get("TINYHW_FULL") == "1"]
-BOARDS = ("gfx1100", "gfx1030", "gfx1201")
+BOARDS = ("gfx1100", "gfx1030", "gfx1201", "gfx90a", "gfx942")
 
 
 @pytest.fixture(params=range(len(BOARDS)), ids=BOARDS)
