@@ -7,12 +7,12 @@ are read before any result is written, both halves of a dual-issued pair include
 from __future__ import annotations
 
 from drivers.emulated.simt import amd_dpp, amd_salu, amd_valu, elementary
+from drivers.emulated.simt.amd_bits import EXEC, NULL, VCC
 from drivers.emulated.simt.amd_cross import CROSS_LANE
 from drivers.emulated.simt.amd_memory import APERTURES, MEMORY_FORMATS, MemoryAccess
 from drivers.emulated.simt.amd_packed import PACKED
 from drivers.emulated.simt.amd_wmma import WMMA
 from drivers.emulated.simt.instruction import Instruction, Operand, UnknownInstruction
-from drivers.emulated.simt.rdna_bits import EXEC, NULL, VCC
 from drivers.emulated.simt.registers import SCC, Registers
 from drivers.emulated.simt.values import Value, float_bits
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from drivers.emulated.simt.amd_bits import EXEC
 from drivers.emulated.simt.instruction import Instruction
-from drivers.emulated.simt.rdna_bits import EXEC
 from drivers.emulated.simt.values import Value
 
 if TYPE_CHECKING:

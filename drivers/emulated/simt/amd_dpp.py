@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from drivers.emulated.simt.amd_bits import DPP8, DPP8_FI, DPP16, EXEC, SDWA
 from drivers.emulated.simt.instruction import Instruction, Operand
-from drivers.emulated.simt.rdna_bits import DPP8, DPP8_FI, DPP16, EXEC, SDWA
 from drivers.emulated.simt.values import Value
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Callable
 
 from drivers.emulated.simt import helpers, layout, ordered, patterns
+from drivers.emulated.simt.amd_bits import EXEC, NULL
 from drivers.emulated.simt.instruction import Instruction, Operand, UnknownInstruction
-from drivers.emulated.simt.rdna_bits import EXEC, NULL
 from drivers.emulated.simt.registers import Registers
 from drivers.emulated.simt.values import Value, llvm_type
 

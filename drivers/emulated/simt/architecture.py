@@ -6,9 +6,9 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from drivers.emulated.simt import amd, amd_memory, cdna, cdna_bits, rdna_bits, rdna_decode
+from drivers.emulated.simt import amd, amd_decode, amd_memory, cdna, cdna_bits, rdna_bits
+from drivers.emulated.simt.amd_bits import Generation
 from drivers.emulated.simt.instruction import Instruction, UnknownInstruction
-from drivers.emulated.simt.rdna_bits import Generation
 
 Flow = tuple[tuple[int, ...], bool]
 """Where an instruction may go on, and whether a block ends with it."""
@@ -42,7 +42,7 @@ def _rdna(generation: Generation) -> Architecture:
 def _decode(
     generation: Generation, code: bytes, offset: int, pc: int | None, wave_size: int
 ) -> Instruction:
-    return rdna_decode.decode(code, offset, pc, wave_size, generation)
+    return amd_decode.decode(code, offset, pc, wave_size, generation)
 
 
 def _cdna(generation: Generation) -> Architecture:

@@ -1,6 +1,6 @@
 """CDNA's encodings: where each format's fields lie in gfx90a and gfx942.
 
-Rows as in `rdna_bits`. CDNA is GFX9 with matrix instructions and accumulation registers, which
+Rows as in `amd_bits`. CDNA is GFX9 with matrix instructions and accumulation registers, which
 are vector registers from 256 on here: a bit beside a register's number tells which of the two it
 is. Sources: AMD's "CDNA2" and "CDNA3 Instruction Set Architecture", chapters on microcode formats.
 """
@@ -8,7 +8,7 @@ is. Sources: AMD's "CDNA2" and "CDNA3 Instruction Set Architecture", chapters on
 from __future__ import annotations
 
 from drivers.emulated.simt import cdna2_opcodes, cdna3_opcodes
-from drivers.emulated.simt.rdna_bits import SCALAR_AND_SHORT, Generation
+from drivers.emulated.simt.amd_bits import SCALAR_AND_SHORT, Generation
 
 FIRST_ACCUMULATOR = 256
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from drivers.emulated.simt.amd_bits import FIRST_VGPR, Fields, Words
 from drivers.emulated.simt.cdna_bits import FIRST_ACCUMULATOR
 from drivers.emulated.simt.instruction import Instruction, Operand
-from drivers.emulated.simt.rdna_bits import FIRST_VGPR, Fields, Words
 
 MATRIX = ("v_mfma", "v_smfmac", "v_accvgpr_")
 _NAME = re.compile(

@@ -11,9 +11,9 @@ import re
 
 import pytest
 
+from drivers.emulated.simt.amd_decode import decode
+from drivers.emulated.simt.amd_print import text
 from drivers.emulated.simt.instruction import Instruction, UnknownInstruction
-from drivers.emulated.simt.rdna_decode import decode
-from drivers.emulated.simt.rdna_print import text
 from test.drivers.emulated import gpu, test_simt_run
 
 ELEMENTWISE = [

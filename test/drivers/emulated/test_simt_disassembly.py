@@ -12,11 +12,12 @@ import subprocess
 
 import pytest
 
+from drivers.emulated.simt.amd_bits import DPP8, DPP8_FI, DPP16, SDWA
+from drivers.emulated.simt.amd_decode import decode
+from drivers.emulated.simt.amd_print import short_literal, text
 from drivers.emulated.simt.cdna_bits import CDNA2, CDNA3
 from drivers.emulated.simt.instruction import UnknownInstruction
-from drivers.emulated.simt.rdna_bits import DPP8, DPP8_FI, DPP16, RDNA2, RDNA3, RDNA4, SDWA
-from drivers.emulated.simt.rdna_decode import decode
-from drivers.emulated.simt.rdna_print import short_literal, text
+from drivers.emulated.simt.rdna_bits import RDNA2, RDNA3, RDNA4
 from test.drivers.emulated import disassembler
 
 pytestmark = pytest.mark.skipif(

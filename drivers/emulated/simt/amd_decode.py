@@ -1,7 +1,7 @@
-"""RDNA machine code → instructions: the scalar and vector formats.
+"""AMD machine code → instructions: the scalar and vector formats.
 
-Field positions and opcodes are the generation's (`rdna_bits`). Memory formats are in
-`rdna_formats`. Images, exports and interpolation raise UnknownInstruction.
+Field positions and opcodes are the generation's (`amd_bits`). Memory formats are in
+`amd_formats`. Images, exports and interpolation raise UnknownInstruction.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from drivers.emulated.simt import cdna_formats, rdna_formats
-from drivers.emulated.simt.amd_types import matrix_signature, selects, signature, sources
-from drivers.emulated.simt.cdna_bits import FIRST_ACCUMULATOR
-from drivers.emulated.simt.instruction import Instruction, Operand
-from drivers.emulated.simt.rdna_bits import (
+from drivers.emulated.simt import amd_formats, cdna_formats
+from drivers.emulated.simt.amd_bits import (
     CONTROLS,
     DPP8,
     DPP8_FI,
     DPP16,
     EXEC,
-    RDNA3,
     SDWA,
     VCC,
     Fields,
     Generation,
     Words,
 )
+from drivers.emulated.simt.amd_types import matrix_signature, selects, signature, sources
+from drivers.emulated.simt.cdna_bits import FIRST_ACCUMULATOR
+from drivers.emulated.simt.instruction import Instruction, Operand
+from drivers.emulated.simt.rdna_bits import RDNA3
 
 # Instructions of two sources and a 32-bit constant between or after them.
 _MIDDLE_LITERAL = ("v_fmamk_f32", "v_fmamk_f16", "v_dual_fmamk_f32", "s_fmamk_f32",
@@ -345,7 +345,7 @@ def _vopd_half(words: Words, opcode: int, dst: int, src0: int, src1: int) -> Ins
 _FORMATS: dict[str, Callable[[Words, Fields], Instruction]] = {
     "SOP1": _sop1, "SOP2": _sop2, "SOPC": _sopc, "SOPK": _sopk, "SOPP": _sopp,
     "VOP1": _vop1, "VOP2": _vop2, "VOPC": _vopc, "VOP3": _vop3, "VOP3P": _vop3p, "VOPD": _vopd,
-    **rdna_formats.FORMATS,
+    **amd_formats.FORMATS,
 }
 
 

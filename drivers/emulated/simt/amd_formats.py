@@ -1,12 +1,13 @@
-"""RDNA machine code → instructions: the memory formats."""
+"""AMD machine code → instructions: the memory formats."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from drivers.emulated.simt.amd_bits import NULL, Fields, Words
 from drivers.emulated.simt.cdna_bits import FIRST_ACCUMULATOR
 from drivers.emulated.simt.instruction import Instruction, Operand
-from drivers.emulated.simt.rdna_bits import NULL, RDNA2, Fields, Words
+from drivers.emulated.simt.rdna_bits import RDNA2
 
 _CACHE = ("glc", "slc", "dlc", "scc", "sc0", "nt", "sc1", "th", "scope", "lds", "tfe")
 

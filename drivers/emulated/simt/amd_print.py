@@ -1,4 +1,4 @@
-"""RDNA instructions as text, spelled as LLVM's disassembler spells them.
+"""AMD instructions as text, spelled as LLVM's disassembler spells them.
 
 Not for people only: the decoder's tests compare this text with LLVM's.
 """
@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 
-from drivers.emulated.simt.cdna_bits import CDNA3, FIRST_ACCUMULATOR
-from drivers.emulated.simt.cdna_formats import MATRIX
-from drivers.emulated.simt.instruction import Instruction, Operand, dwords
-from drivers.emulated.simt.rdna_bits import (
+from drivers.emulated.simt.amd_bits import (
     DPP8,
     DPP8_FI,
     DPP16,
     NULL,
-    RDNA2,
-    RDNA3,
-    RDNA4,
     SDWA,
     Generation,
 )
+from drivers.emulated.simt.cdna_bits import CDNA3, FIRST_ACCUMULATOR
+from drivers.emulated.simt.cdna_formats import MATRIX
+from drivers.emulated.simt.instruction import Instruction, Operand, dwords
+from drivers.emulated.simt.rdna_bits import RDNA2, RDNA3, RDNA4
 
 _SPECIAL = {
     106: "vcc_lo", 107: "vcc_hi", 124: "null", 125: "m0", 126: "exec_lo", 127: "exec_hi",
