@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,12 @@ def open_node(system: System, path: str, device: str, missing_remedy: str) -> in
                 missing_node(path), device=device, operation="open", remedy=missing_remedy,
             ) from error
         raise SystemCallFailed.wrap(error, f"open {path}", device) from error
+
+
+def close_node(system: System, descriptor: int) -> None:
+    """Closes a descriptor, which is gone afterwards whatever the system says."""
+    with contextlib.suppress(OSError):
+        system.close(descriptor)
 
 
 def loaded_modules() -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from autogen import nv_555 as nv
 from drivers.errors import HardwareError, SystemCallFailed, UnsupportedGpu
+from drivers.nodes import close_node
 from drivers.nv.abi import flags
 from drivers.nv.generations import GENERATIONS, Generation
 from drivers.nv.rm import Rm
@@ -77,7 +78,7 @@ class NvGpu:
                 self.system.munmap(self._usermode, USERMODE_BYTES)
         self._usermode = 0
         self.rm.release(self.device)
-        self.system.close(self.descriptor)
+        close_node(self.system, self.descriptor)
 
     # ---- what it is ----
 
@@ -156,7 +157,7 @@ class NvGpu:
         except OSError as error:
             raise SystemCallFailed.wrap(error, "mmap of the usermode page", self.name) from error
         finally:
-            self.system.close(descriptor)
+            close_node(self.system, descriptor)
 
     @property
     def doorbell(self) -> int:

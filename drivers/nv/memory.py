@@ -14,6 +14,7 @@ from autogen import nv_555 as nv
 from drivers.blocks import Block, BlockMemory, page_aligned
 from drivers.errors import HardwareError, SystemCallFailed
 from drivers.memory import Allocator, CachePolicy, format_bytes
+from drivers.nodes import close_node
 from drivers.nv.abi import flags
 from drivers.nv.board import NvGpu
 from drivers.nv.process import AddressSpace, NvProcess
@@ -121,7 +122,7 @@ class NvMemory(BlockMemory):
         except OSError as error:
             raise SystemCallFailed.wrap(error, f"mmap of {node}", self.device) from error
         finally:
-            self.system.close(descriptor)
+            close_node(self.system, descriptor)
 
     def take_page(self, kind: str) -> Block:
         """A page of the host's memory that the GPU reaches."""

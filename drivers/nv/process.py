@@ -70,7 +70,8 @@ class AddressSpace:
         except OSError as error:
             raise SystemCallFailed.wrap(error, "mmap", self._device) from error
         if found != address:  # without MAP_FIXED an address is a wish
-            self._system.munmap(found, size)
+            with contextlib.suppress(OSError):
+                self._system.munmap(found, size)
         return found == address
 
 

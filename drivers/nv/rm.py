@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from autogen import nv_555
 from drivers.errors import HardwareError, SystemCallFailed
-from drivers.nodes import open_node
+from drivers.nodes import close_node, open_node
 from drivers.nv.abi import Abi
 from drivers.system import System
 
@@ -26,7 +26,7 @@ MISSING_REMEDY: Final = (
 )
 _READ_WRITE: Final = 3
 _VERSION_PATH: Final = "/proc/driver/nvidia/version"
-_FIRST_HANDLE: Final = 0xC1D00001
+_FIRST_HANDLE: Final = 0x7E000001  # clients, which share the numbers, start at 0xC1D00000
 _NO_MEMORY: Final = 0x51  # nvstatuscodes.h, NV_ERR_NO_MEMORY
 _STATUS_NAMES: Final = {
     int(value): name.removeprefix("NVOS_STATUS_ERROR_")
@@ -68,7 +68,7 @@ class Rm:
 
     def close(self) -> None:
         """Closes the node; the kernel driver frees the client and all its objects."""
-        self.system.close(self.descriptor)
+        close_node(self.system, self.descriptor)
 
     def _version(self) -> str:
         """The kernel driver's version: from itself, else as it shows it in /proc."""
@@ -85,7 +85,7 @@ class Rm:
         try:
             words = self.system.read(file, 4096).decode(errors="replace").split()
         finally:
-            self.system.close(file)
+            close_node(self.system, file)
         return next((word for word in words if word[:3].isdecimal() and "." in word), "")
 
     # ---- the calls ----
@@ -176,7 +176,7 @@ class Rm:
             argument = nv_555.nv_ioctl_register_fd_t(ctl_fd=self.descriptor)
             self.escape("NV_ESC_REGISTER_FD", nv_555.NV_ESC_REGISTER_FD, argument, descriptor)
         except BaseException:
-            self.system.close(descriptor)
+            close_node(self.system, descriptor)
             raise
         return descriptor
 

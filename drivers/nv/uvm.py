@@ -10,7 +10,7 @@ import ctypes
 from typing import Any, Final
 
 from drivers.errors import SystemCallFailed
-from drivers.nodes import open_node
+from drivers.nodes import close_node, open_node
 from drivers.nv.rm import MISSING_REMEDY, Rm, check_status
 
 UVM_NODE: Final = "/dev/nvidia-uvm"
@@ -38,7 +38,7 @@ class Uvm:
         """Closes both descriptors; mappings on GPUs go with them."""
         for descriptor in (self._second, self.descriptor):
             if descriptor >= 0:
-                self.system.close(descriptor)
+                close_node(self.system, descriptor)
 
     def call(self, name: str, descriptor: int | None = None, **values: Any) -> None:
         """One call; fields that this version's structure lacks are left out."""
