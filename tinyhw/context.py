@@ -103,6 +103,7 @@ class ContextVar:
 
 DEBUG: Final = ContextVar("DEBUG", 0, "1 devices, 2 kernels, 3 optimisations, 4 source, 5-7 IR")
 JIT: Final = ContextVar("JIT", 1, "0 makes TinyJit call the plain function every time")
+TRAINING: Final = ContextVar("TRAINING", 0, "1 turns on what only training does: dropout, steps")
 
 
 def check_settings() -> None:

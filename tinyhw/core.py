@@ -23,6 +23,7 @@ import numpy as np
 from compiler.dtype import ConstType, DType, dtypes, least_upper_dtype
 from compiler.ir import MOVEMENT, Extent, Node, Op, Shape, substitute, toposort
 from tinyhw import live, storage
+from tinyhw.context import TRAINING
 from tinyhw.device import Device
 from tinyhw.errors import DeviceError, DtypeError, GradientError, IndexOutOfRange, ShapeError
 from tinyhw.variable import Variable
@@ -65,7 +66,20 @@ class Family:
     __slots__ = ()
 
 
-class Core:
+class Modes(type):
+    """What `Tensor.training` is: the setting TRAINING."""
+
+    @property
+    def training(cls) -> bool:
+        """Whether dropout drops, batch norms track, and optimisers may step."""
+        return bool(TRAINING)
+
+    @training.setter
+    def training(cls, mode: bool) -> None:
+        TRAINING.value = mode
+
+
+class Core(metaclass=Modes):
     """A lazy array: `node` says how to compute it, and nothing is computed before it is read."""
 
     __slots__ = (
@@ -79,7 +93,6 @@ class Core:
         "grad",
     )
 
-    training: ClassVar[bool] = False
     grad_enabled: ClassVar[bool] = True
 
     _node: Node

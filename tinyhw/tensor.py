@@ -19,7 +19,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 
 from compiler.dtype import ConstType, DType, dtypes
-from compiler.ir import MOVEMENT, Node, Op
+from compiler.ir import MOVEMENT, Node, Op, toposort
 from compiler.lower import shows_padding
 from tinyhw import live, storage
 from tinyhw.core import (
@@ -44,7 +44,7 @@ from tinyhw.errors import (
     NotSupported,
     ShapeError,
 )
-from tinyhw.gradient import gradients
+from tinyhw.gradient import BIJECTIVE, gradients
 from tinyhw.names import Names
 
 Bytes: TypeAlias = "bytes | bytearray | memoryview"
@@ -249,6 +249,10 @@ class Tensor(Names):
         for tensor in family:
             tensor._restand(live.rebase(tensor._node, root, owned))
 
+    def to_(self, device: str | None) -> Self:
+        """Moves this tensor to another device."""
+        return self.replace(self.to(device))
+
     def replace(self, x: Tensor) -> Self:
         """Lets this tensor be x, which has its shape and dtype."""
         if x.shape != self.shape or x.dtype is not self.dtype:
@@ -283,16 +287,46 @@ class Tensor(Names):
         return mask.reshape((*mask.shape, *(1,) * (self.ndim - mask.ndim)))
 
     def __iadd__(self, x: Self | ConstType) -> Self:
-        return self.assign(self + x) if self._writable_in_place() else self.add(x)
+        return self._changed(self + x)
 
     def __isub__(self, x: Self | ConstType) -> Self:
-        return self.assign(self - x) if self._writable_in_place() else self.sub(x)
+        return self._changed(self - x)
 
     def __imul__(self, x: Self | ConstType) -> Self:
-        return self.assign(self * x) if self._writable_in_place() else self.mul(x)
+        return self._changed(self * x)
 
     def __itruediv__(self, x: Self | ConstType) -> Self:
-        return self.assign(self / x) if self._writable_in_place() else self.div(x)
+        return self._changed(self / x)
+
+    def __ifloordiv__(self, x: Self | ConstType) -> Self:
+        return self._changed(self // x)
+
+    def __imod__(self, x: Self | ConstType) -> Self:
+        return self._changed(self % x)
+
+    def __ipow__(self, x: Self | ConstType) -> Self:
+        return self._changed(self ** x)
+
+    def __iand__(self, x: Self | ConstType) -> Self:
+        return self._changed(self & x)
+
+    def __ior__(self, x: Self | ConstType) -> Self:
+        return self._changed(self | x)
+
+    def __ixor__(self, x: Self | ConstType) -> Self:
+        return self._changed(self ^ x)
+
+    def __ilshift__(self, x: Self | ConstType) -> Self:
+        return self._changed(self << x)
+
+    def __irshift__(self, x: Self | ConstType) -> Self:
+        return self._changed(self >> x)
+
+    def __imatmul__(self, x: Self) -> Self:
+        return self._changed(self @ x)
+
+    def _changed(self, value: Self) -> Self:
+        return self.assign(value) if self._writable_in_place() else value
 
     def _writable_in_place(self) -> bool:
         """Whether `t += x` writes: others are to see it, or it costs no storage.
@@ -338,13 +372,20 @@ class Tensor(Names):
         return gradient.cast(self.dtype)._node
 
     def backward(self, gradient: Tensor | None = None) -> Self:
-        """Adds the gradient by every tensor made with requires_grad to that one's `grad`."""
-        if not self._requires_grad:
+        """Adds the gradient by every tensor made with requires_grad to that one's `grad`.
+
+        Where there is none such, as in tinygrad, by every tensor of stored floats that does not
+        refuse it (requires_grad=False).
+        """
+        if self._requires_grad:
+            leaves = [t for t in self._leaves.values() if t._leaf]
+        else:
+            leaves = [] if self._requires_grad is False else self._stored_floats()
+        if not leaves:
             raise GradientError(
                 "backward() of a tensor that depends on none with requires_grad=True, "
                 "or was computed under no_grad."
             )
-        leaves = [t for t in self._leaves.values() if t._leaf]
         found = gradients(self._node, self._seed_gradient(gradient), [t._node for t in leaves])
         if not any(found):
             why = ": it was called before, and the way there is forgotten" if self._spent else ""
@@ -357,6 +398,17 @@ class Tensor(Names):
                 leaf.grad = new if leaf.grad is None else leaf.grad + new
         self._spent = True
         return self
+
+    def _stored_floats(self) -> list[Tensor]:
+        """The tensors below this one that are storage, or will be, and may have a gradient."""
+        found: dict[int, Tensor] = {}
+        for node in toposort(self._node):
+            if node.op in STORAGE or node.op is Op.CONTIGUOUS:
+                for t in _tensors_on(node):
+                    whole = t is not self and _keeps_all(t._node, node)
+                    if whole and t._requires_grad is None and dtypes.is_float(t.dtype):
+                        found[id(t)] = t
+        return list(found.values())
 
     def __getattr__(self, name: str) -> Any:
         later = ": it is not supported yet." if name in NOT_YET else "."
@@ -457,6 +509,13 @@ def _node_of_list(data: Any, device: str, dtype: DType | None) -> Node:
 
 def _tensors_on(base: Node) -> list[Tensor]:
     return [t for t in live.aliases(base) if isinstance(t, Tensor)]
+
+
+def _keeps_all(view: Node, root: Node) -> bool:
+    """Whether `view` is all of `root`, under any shape and order."""
+    while view is not root and view.op in BIJECTIVE:
+        view = view.src[0]
+    return view is root
 
 
 def _each_element_once(view: Node, root: Node) -> bool:

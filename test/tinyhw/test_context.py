@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tinyhw import Tensor
 from tinyhw.context import (
     DEBUG,
     Context,
@@ -123,3 +124,18 @@ def test_a_malformed_debug_ends_a_program_with_the_typed_error():
     )
     assert ran.returncode != 0
     assert "SettingError: The environment variable DEBUG is 'x'" in ran.stderr
+
+
+def test_training_is_a_setting() -> None:
+    ones = Tensor.ones(100)
+    with Context(TRAINING=1):
+        assert Tensor.training
+        assert (ones.dropout(0.5).numpy() == 0).any()
+        with Tensor.test():
+            assert (ones.dropout(0.5).numpy() == 1).all()
+    assert not Tensor.training
+    Tensor.training = True
+    try:
+        assert (ones.dropout(0.5).numpy() == 0).any()
+    finally:
+        Tensor.training = False

@@ -197,3 +197,22 @@ def test_a_deep_graph_needs_no_recursion() -> None:
         y = y + x
     (node,) = gradients(y.node, Node.const(1.0, dtypes.float32).reshape((1,)), [x.node])
     assert node is not None
+
+
+def test_without_marks_every_stored_float_gets_a_gradient() -> None:
+    x, kept = Tensor([1.0, 2.0]), Tensor([5.0, 6.0], requires_grad=False)
+    drawn, whole = Tensor.rand(2), Tensor([1, 2])
+    (x * kept * drawn + whole).sum().backward()
+    assert x.grad is not None and drawn.grad is not None
+    np.testing.assert_allclose(x.grad.numpy(), [5, 6] * drawn.numpy())
+    np.testing.assert_allclose(drawn.grad.numpy(), [5, 12])
+    assert kept.grad is None and whole.grad is None
+    (x * x).sum().backward()  # adds to what is there
+    np.testing.assert_allclose(x.grad.numpy(), [5, 6] * drawn.numpy() + [2, 4])
+    marked = Tensor([3.0], requires_grad=True)
+    before = x.grad
+    (x * marked).sum().backward()  # a mark says that only marked ones are asked for
+    assert x.grad is before
+    assert marked.grad.item() == 3.0
+    with pytest.raises(GradientError, match="depends on none"):
+        (Tensor([1, 2]) * 2.0).sum().backward()

@@ -112,6 +112,25 @@ def test_embedding() -> None:
     equal(ours.weight.grad, theirs.weight.grad)
 
 
+def test_a_cell_of_a_long_short_term_memory() -> None:
+    ours, theirs = nn.LSTMCell(3, 4), torch.nn.LSTMCell(3, 4)
+    load_from(theirs, ours)
+    for p in get_parameters(ours):
+        p.requires_grad_()
+    state: Any = None
+    expected: Any = None
+    for seed in range(2):
+        x = floats(5, 3, seed=seed)
+        state, expected = ours(Tensor(x), state), theirs(torch.tensor(x), expected)
+    (state[0] + state[1]).square().sum().backward()
+    (expected[0] + expected[1]).square().sum().backward()
+    for found, wanted in zip(state, expected, strict=True):
+        equal(found, wanted)
+    reference = dict(theirs.named_parameters())
+    for key, p in get_state_dict(ours).items():
+        equal(p.grad, reference[key].grad, 1e-4, 1e-5)
+
+
 def test_dropout_is_a_layer() -> None:
     x = Tensor.ones(10)
     assert nn.Dropout(0.5)(x) is x
@@ -160,6 +179,65 @@ def test_an_optimiser(name: str, ours: Any, theirs: Any) -> None:
             t.step()
     for p, q in zip(a, b, strict=True):
         equal(p, q, 1e-4, 1e-5)
+
+
+def _lars(w: Any, g: Any, v: Any, nesterov: bool, classic: bool, pre_wd: bool) -> tuple[Any, Any]:
+    """One step as the paper has it, at a rate of 0.1, decay of 0.1 and trust of 0.01."""
+    rate = 0.1 * 0.01 * np.linalg.norm(w) / (np.linalg.norm(g) + 0.1 * np.linalg.norm(w))
+    g = g + 0.1 * w if pre_wd else g
+    g = g * rate if classic else g
+    v = 0.9 * v + g
+    g = g + 0.9 * v if nesterov else v
+    return (w if pre_wd else w * 0.99) - (g if classic else rate * g), v
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("classic", [False, True])
+@pytest.mark.parametrize("pre_wd", [False, True])
+def test_lars(nesterov: bool, classic: bool, pre_wd: bool) -> None:
+    w = floats(3, 4)
+    parameter = Tensor(w)
+    optimiser = nn.optim.LARS([parameter], 0.1, weight_decay=0.1, tcoef=0.01, nesterov=nesterov,
+                              classic=classic, pre_wd=pre_wd)
+    velocity = np.zeros_like(w)
+    with Tensor.train():
+        for seed in range(3):
+            g = floats(3, 4, seed=seed + 1)
+            parameter.grad = Tensor(g)
+            optimiser.step()
+            w, velocity = _lars(w, g, velocity, nesterov, classic, pre_wd)
+    equal(parameter, w.astype(np.float32))
+
+
+@pytest.mark.parametrize("adam", [False, True])
+def test_lamb(adam: bool) -> None:
+    w = floats(3, 4)
+    parameter = Tensor(w)
+    optimiser = nn.optim.LAMB([parameter], 0.1, weight_decay=0.1, adam=adam)
+    m, v = np.zeros_like(w), np.zeros_like(w)
+    with Tensor.train():
+        for t in range(1, 4):
+            g = floats(3, 4, seed=t)
+            parameter.grad = Tensor(g)
+            optimiser.step()
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+            step = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-6) + 0.1 * w
+            trust = 1 if adam else np.linalg.norm(w) / np.linalg.norm(step)
+            w = w - 0.1 * trust * step
+    equal(parameter, w.astype(np.float32), 1e-4, 1e-5)
+
+
+def test_muon_steps_along_an_orthogonal_matrix() -> None:
+    w, g = floats(4, 3, 2), floats(4, 3, 2, seed=1)
+    parameter = Tensor(w)
+    optimiser = nn.optim.Muon([parameter], 0.1, ns_steps=12, ns_coefficients=(1.5, -0.5))
+    parameter.grad = Tensor(g)
+    with Tensor.train():
+        optimiser.step()
+    u, _, v = np.linalg.svd(g.reshape(4, 6), full_matrices=False)
+    equal(parameter, (w * (1 - 0.1 * 0.1) - 0.1 * (u @ v).reshape(w.shape)), 1e-3, 1e-3)
+    with pytest.raises(ShapeError, match="two axes"):
+        nn.optim.Muon([Tensor(floats(3))])
 
 
 def test_the_learning_rate_can_be_changed_and_assigned() -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "Embedding",
     "GroupNorm",
     "InstanceNorm",
+    "LSTMCell",
     "LayerNorm",
     "LayerNorm2d",
     "Linear",
@@ -315,6 +316,39 @@ class Embedding:
     def __call__(self, idx: Tensor) -> Tensor:
         """idx: (...) integers; (..., embed_size) comes out."""
         return self.weight[idx]
+
+
+class LSTMCell:
+    """One step of a long short-term memory (Hochreiter and Schmidhuber, 1997).
+
+    Weights are (4*hidden_size, ...): for the input, forget, cell and output gates.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True) -> None:
+        bound = 1 / math.sqrt(hidden_size)
+
+        def uniform(*shape: int) -> Tensor:
+            return Tensor.uniform(*shape, low=-bound, high=bound)
+
+        self.weight_ih = uniform(4 * hidden_size, input_size)
+        self.weight_hh = uniform(4 * hidden_size, hidden_size)
+        self.bias_ih = uniform(4 * hidden_size) if bias else None
+        self.bias_hh = uniform(4 * hidden_size) if bias else None
+
+    def __call__(
+        self, x: Tensor, hc: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """x: (batch, input_size), hc: hidden and cell state; gives the next (hidden, cell)."""
+        if hc is None:
+            zero = Tensor.zeros(
+                x.shape[0], self.weight_hh.shape[1], device=x.device, dtype=x.dtype
+            )
+            hc = zero, zero
+        gates = x.linear(self.weight_ih.T, self.bias_ih)
+        gates = gates + hc[0].linear(self.weight_hh.T, self.bias_hh)
+        enter, forget, new, leave = gates.chunk(4, dim=1)
+        cell = forget.sigmoid() * hc[1] + enter.sigmoid() * new.tanh()
+        return (leave.sigmoid() * cell.tanh()).contiguous(), cell.contiguous()
 
 
 class Dropout:
