@@ -8,6 +8,7 @@ scalar expression with those indices; what two places share is one node, so it i
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +33,9 @@ from compiler.symbolic import (
     mul,
     rebuild,
 )
+
+GROUPS_AT_ONCE = 8
+"""Of threads, whose parts of a sum one thread adds up between two barriers."""
 
 
 @dataclass(frozen=True)
@@ -337,39 +341,44 @@ class Lineariser:
         return dict(zip(keys, totals, strict=True))
 
     def _across_threads(self, op: Op, axis: Node, parts: Sequence[Node]) -> list[Node]:
-        """The parts of all threads along an axis combined: a tree in local memory.
+        """The parts of all threads along an axis combined, through local memory.
 
-        In each step the lower half of the threads that are left takes what the upper half has.
-        Threads that have dropped out go along, since all must reach the barriers.
+        In each step a thread reads the parts of a few groups of threads, its own among them, and
+        so every thread of the larger group has their total. Two arrays take turns: one is read
+        while the other is written.
         """
         assert self.plan.threads is not None
         emitter, block = self.emitter, self.plan.block
         dimension, size = self.plan.threads[axis], math.prod(block)
-        local = emitter.local(parts[0].dtype, next(self.counter), size * len(parts))
         strides = (1, block[0], block[0] * block[1])
         mine = thread_variable(dimension, block[dimension])
         others = index(0)
         for d in range(3):
             if d != dimension:
                 others = others + thread_variable(d, block[d]) * strides[d]
-        own, stride = others + mine * strides[dimension], strides[dimension]
-        totals, left = list(parts), block[dimension]
-        while left >= 1:
-            holds = TRUE if left == block[dimension] else less(mine, index(left))
+        stride, totals, count = strides[dimension], list(parts), 1
+        arrays: list[Node] = []
+        while count < block[dimension]:
+            if len(arrays) < 2:
+                array = emitter.local(parts[0].dtype, next(self.counter), size * len(parts))
+                arrays.insert(0, array)
+            local = arrays[0]
             for number, total in enumerate(totals):
-                emitter.store(local, own + number * size, total, holds)
+                emitter.store(local, others + mine * stride + number * size, total, TRUE)
             emitter.barrier()
-            if left == 1:
-                break
-            left //= 2
-            for number, total in enumerate(totals):
-                at = own + (number * size + left * stride)
-                load = Node(Op.LOAD, total.dtype, (local, at, less(mine, index(left))))
-                totals[number] = emitter.alu(op, total, emitter.emit(load, TRUE))
-        for number, total in enumerate(totals):
-            load = Node(Op.LOAD, total.dtype, (local, others + number * size))
-            totals[number] = emitter.emit(load, TRUE)
-        emitter.barrier()  # the array may be written again
+            groups = min(GROUPS_AT_ONCE, block[dimension] // count)
+            first = idiv(mine, index(count * groups)) * (count * groups)
+            for number in range(len(totals)):
+                read = [
+                    emitter.emit(Node(Op.LOAD, parts[0].dtype, (
+                        local, others + (first + group * count) * stride + number * size
+                    )), TRUE)
+                    for group in range(groups)
+                ]
+                totals[number] = functools.reduce(functools.partial(emitter.alu, op), read)
+            arrays.reverse()
+            count *= groups
+        emitter.barrier()  # the arrays may be written again
         return totals
 
     def _lanes_of(self, node: Node, outer: Sequence[Node]) -> int:
