@@ -87,6 +87,10 @@ class GpuDevice(Device):
         """Whether its GPU reaches the timelines of a home at their addresses."""
 
     @abstractmethod
+    def let_reach(self, home: Home, line: int) -> bool:
+        """Maps a timeline of a home that it shares; False if that device was closed."""
+
+    @abstractmethod
     def pin(self, page: int) -> int:
         """Lets the GPU reach a page of the process; its address on the GPU."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from drivers.errors import ArgumentMismatch
+from drivers.errors import ArgumentMismatch, DeviceClosed
 from drivers.system import PAGE_BYTES
 from drivers.timeline import Point, Timeline
 from drivers.variables import Encoding
@@ -39,6 +39,11 @@ class PointBridge:
         if not device.shares(timeline.home):
             raise ArgumentMismatch(
                 f"{device.name} does not reach {timeline.name}, whose memory is another GPU's.",
+                device=device.name, operation="wait",
+            )
+        if not device.let_reach(timeline.home, timeline.address):
+            raise DeviceClosed(
+                f"{timeline.name} is out of reach: its device was closed.",
                 device=device.name, operation="wait",
             )
         return timeline.address

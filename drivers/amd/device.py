@@ -146,6 +146,14 @@ class AmdDevice(GpuDevice):
         """Whether a home is of the same kernel driver's process."""
         return isinstance(home, Interrupts) and home.kfd is self.kfd
 
+    def let_reach(self, home: Home, line: int) -> bool:
+        """The kernel driver maps the page of another GPU's timeline here too."""
+        assert isinstance(home, Interrupts)
+        gpu_id = self.node.gpu_id
+        return home.gpu_id == gpu_id or home.lines.share(
+            line, lambda block: home.memory.share(block, gpu_id)
+        )
+
     def reaches(self, buffer: Buffer) -> bool:
         """Whether its queues may use a buffer: its own, and those of GPUs that are its peers."""
         owner = buffer.storage.allocator

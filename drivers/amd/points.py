@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from drivers.amd.events import Interrupts
 from drivers.bridge import follow
-from drivers.errors import DeviceClosed
 from drivers.points import PointBridge
 from drivers.timeline import Point
 from drivers.variables import Encoding, Var
@@ -27,19 +26,6 @@ class AmdPointBridge(PointBridge):
         super().__init__(device)
         self.encoding_high = Encoding("reachable high", "Q", "a Point", self._address_high)
         self.moment_high = Encoding("moment high", "q", "a Point", self._moment_high)
-
-    def reachable(self, point: Point) -> int:
-        """The same at all GPUs of the process."""
-        timeline, device = point.timeline, self.device
-        address, home, gpu_id = super().reachable(point), timeline.home, device.node.gpu_id
-        if isinstance(home, Interrupts) and home.gpu_id != gpu_id and not home.lines.share(
-            address, lambda block: home.memory.share(block, gpu_id)
-        ):
-            raise DeviceClosed(
-                f"{timeline.name} is out of reach: its device was closed.",
-                device=device.name, operation="wait",
-            )
-        return address
 
     def interrupts(self, point: Point | Var) -> Interrupts:
         """Whose event wakes those who sleep for a Point that this GPU signals."""

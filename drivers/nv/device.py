@@ -16,7 +16,7 @@ from drivers.blocks import Block
 from drivers.device import Features
 from drivers.errors import DeviceFault, HardwareError
 from drivers.gpu import QUEUES, GpuDevice, check_index
-from drivers.memory import CachePolicy
+from drivers.memory import Buffer, CachePolicy
 from drivers.nv.channel import ChannelGroup
 from drivers.nv.faults import explain
 from drivers.nv.memory import HOST, NvAllocator, NvMemory
@@ -116,8 +116,35 @@ class NvDevice(GpuDevice):
         return self.watch.fault
 
     def shares(self, home: Home) -> bool:
-        """Whether a home is of the same GPU."""
-        return isinstance(home, Watch) and home.gpu is self.gpu
+        """Whether a home is of the same kernel driver's process."""
+        return isinstance(home, Watch) and home.memory.uvm is self.gpu.uvm
+
+    def let_reach(self, home: Home, line: int) -> bool:
+        """Unified memory maps the page of another GPU's timeline here too."""
+        assert isinstance(home, Watch)
+        return home.memory.gpu is self.gpu or home.lines.share(
+            line, lambda block: home.memory.share(block, self.gpu)
+        )
+
+    def reaches(self, buffer: Buffer) -> bool:
+        """Whether its queues may use a buffer: its own, and those of GPUs that are its peers."""
+        owner = buffer.storage.allocator
+        if owner is self.allocator:
+            return True
+        if not isinstance(owner, NvAllocator) or owner.memory.uvm is not self.gpu.uvm:
+            return False
+        gpu = owner.memory.gpu
+        return gpu is self.gpu or self._process.are_peers(gpu, self.gpu)
+
+    def reachable(self, buffer: Buffer) -> int:
+        """Where the GPU finds a buffer, which a peer lets it reach if need be."""
+        owner = buffer.storage.allocator
+        if owner is self.allocator:
+            return buffer.gpu_addr
+        address = super().reachable(buffer)
+        assert isinstance(owner, NvAllocator)
+        owner.memory.share(owner.memory.blocks[buffer.storage.mapping], self.gpu)
+        return address
 
     def make_program(self, code: CodeObject) -> NvProgram:
         """Puts a kernel into executable memory."""

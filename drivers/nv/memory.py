@@ -135,8 +135,14 @@ class NvMemory(BlockMemory):
         self.unreach(block)
         self.free(block)
 
+    def share(self, block: Block, gpu: NvGpu) -> None:
+        """Lets another GPU reach a block too, until it is given back."""
+        if gpu is not self.gpu and gpu.minor not in block.peers:
+            self.uvm.map_also(gpu.uuid, block.handle, block.address, block.size_bytes)
+            block.peers.append(gpu.minor)
+
     def unreach(self, block: Block) -> None:
-        """Takes a block away from the GPU."""
+        """Takes a block away from the GPU and its peers."""
         self.uvm.unmap(block.address, block.size_bytes)
 
     def free(self, block: Block) -> None:
@@ -183,13 +189,13 @@ class NvAllocator(Allocator):
         placement: Placement = VIDEO, kind: str = "buffers",
     ) -> None:
         super().__init__(memory.system, memory.device, limit_bytes, policy)
-        self._memory, self._placement, self._kind = memory, placement, kind
+        self.memory, self._placement, self._kind = memory, placement, kind
 
     def _obtain(self, size_bytes: int) -> int:
-        return self._memory.take(size_bytes, self._placement, self._kind).address
+        return self.memory.take(size_bytes, self._placement, self._kind).address
 
     def _room(self) -> str:
-        return f"{self._memory.room()}, " if self._placement is VIDEO else ""
+        return f"{self.memory.room()}, " if self._placement is VIDEO else ""
 
     def _give_back(self, address: int, size_bytes: int) -> None:
-        self._memory.give_back(self._memory.blocks[address])
+        self.memory.give_back(self.memory.blocks[address])

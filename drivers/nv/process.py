@@ -82,6 +82,7 @@ class NvProcess:
         self.system = system
         self.lock = threading.Lock()
         self._gpus: dict[int, NvGpu] = {}
+        self._peers: dict[frozenset[int], bool] = {}
         self.rm = Rm(system, "NV")
         try:
             self.cards = self._find_cards()
@@ -106,6 +107,18 @@ class NvProcess:
                     self.rm, self.uvm, self.cards[index].gpu_id, self.cards[index].minor, device
                 )
             return self._gpus[index]
+
+    def are_peers(self, first: NvGpu, second: NvGpu) -> bool:
+        """Whether GPUs reach each other's memory; asked of unified memory once."""
+        pair = frozenset((first.minor, second.minor))
+        with self.lock:
+            if pair not in self._peers:
+                self._peers[pair] = True
+                try:
+                    self.uvm.enable_peers(first.uuid, second.uuid)
+                except SystemCallFailed:
+                    self._peers[pair] = False
+            return self._peers[pair]
 
     def close(self) -> None:
         """Closes the nodes, when nobody can use them through this System any more."""

@@ -87,9 +87,26 @@ class Uvm:
             hClient=self.rm.client, hChannel=channel,
         )
 
+    def enable_peers(self, first: bytes, second: bytes) -> None:
+        """Lets two GPUs be mapped each other's memory; fails where no link joins them."""
+        structure = "UVM_ENABLE_PEER_ACCESS_PARAMS"
+        self.call(
+            "UVM_ENABLE_PEER_ACCESS", gpuUuidA=self._uuid(structure, "gpuUuidA", first),
+            gpuUuidB=self._uuid(structure, "gpuUuidB", second),
+        )
+
     def map(self, uuid: bytes, memory: int, base: int, size_bytes: int) -> None:
         """Lets a GPU reach an object's memory at an address."""
         self.call("UVM_CREATE_EXTERNAL_RANGE", base=base, length=size_bytes)
+        try:
+            self.map_also(uuid, memory, base, size_bytes)
+        except BaseException:
+            with contextlib.suppress(SystemCallFailed):
+                self.unmap(base, size_bytes)
+            raise
+
+    def map_also(self, uuid: bytes, memory: int, base: int, size_bytes: int) -> None:
+        """Lets one more GPU reach an object's memory that is mapped there already."""
         structure = "UVM_MAP_EXTERNAL_ALLOCATION_PARAMS"
         attributes: Any = dict(
             each[:2] for each in self.rm.abi.structure(structure)._fields_
@@ -97,16 +114,11 @@ class Uvm:
         kind = dict(each[:2] for each in attributes[0]._fields_)["gpuUuid"]
         attributes[0].gpuUuid = kind.from_buffer_copy(uuid)
         attributes[0].gpuMappingType = _READ_WRITE_ATOMIC
-        try:
-            self.call(
-                "UVM_MAP_EXTERNAL_ALLOCATION", base=base, length=size_bytes,
-                perGpuAttributes=attributes, gpuAttributesCount=1, rmCtrlFd=self.rm.descriptor,
-                hClient=self.rm.client, hMemory=memory,
-            )
-        except BaseException:
-            with contextlib.suppress(SystemCallFailed):
-                self.unmap(base, size_bytes)
-            raise
+        self.call(
+            "UVM_MAP_EXTERNAL_ALLOCATION", base=base, length=size_bytes,
+            perGpuAttributes=attributes, gpuAttributesCount=1, rmCtrlFd=self.rm.descriptor,
+            hClient=self.rm.client, hMemory=memory,
+        )
 
     def unmap(self, base: int, size_bytes: int) -> None:
         """Takes an address range away from all GPUs."""

@@ -26,7 +26,7 @@ class Watch:
     """The home of a device's timelines."""
 
     def __init__(self, memory: NvMemory, explain: Callable[[int, int], DeviceFault]) -> None:
-        self.gpu, self.lines = memory.gpu, TimelineLines(memory)
+        self.memory, self.lines = memory, TimelineLines(memory)
         self.fault: DeviceFault | None = None
         self._explain = explain
         self._notifiers: dict[int, int] = {}  # of channels: address → what the device calls it
