@@ -13,7 +13,7 @@ from drivers.emulated.grids import Ranges, report
 from drivers.emulated.memory import EXECUTE, READ, WRITE
 from drivers.emulated.nv import semaphore
 from drivers.emulated.nv.methods import class_methods
-from drivers.emulated.nv.qmd import LAYOUTS, Qmd, Release
+from drivers.emulated.nv.qmd import LAYOUTS, Qmd, Release, read_qmd
 from drivers.emulated.simt import launch as simt
 from drivers.emulated.simt.instruction import TranslationFailed, UnknownInstruction
 
@@ -31,6 +31,13 @@ REDUCTIONS = {
 }
 QMD_SCHEDULES = ("SCHEDULE", "INVALIDATE_COPY_SCHEDULE", "PREFETCH_SCHEDULE",
                  "INVALIDATE_PREFETCH_COPY_SCHEDULE")
+LAUNCHES = 1024  # that an object remembers
+LAUNCH_STATE = (
+    "SET_SHADER_SHARED_MEMORY_WINDOW_A", "SET_SHADER_SHARED_MEMORY_WINDOW_B",
+    "SET_SHADER_LOCAL_MEMORY_WINDOW_A", "SET_SHADER_LOCAL_MEMORY_WINDOW_B",
+    "SET_SHADER_LOCAL_MEMORY_NON_THROTTLED_A", "SET_SHADER_LOCAL_MEMORY_NON_THROTTLED_B",
+    "SET_SHADER_LOCAL_MEMORY_A", "SET_SHADER_LOCAL_MEMORY_B",
+)
 QMD_PREPARES = ("NOP", "INVALIDATE", "PREFETCH")
 
 
@@ -47,6 +54,7 @@ class ComputeObject:
         self.inline = bytearray()
         self.inline_left = 0
         self.ranges = Ranges(channel.memory.table)
+        self.launches: dict[tuple[object, ...], simt.Launch] = {}
         self.handlers: dict[str, Callable[[int], None]] = {
             "WAIT_FOR_IDLE": lambda value: self.finish(),
             "LAUNCH_DMA": self._begin_inline, "LOAD_INLINE_DATA": self._load_inline,
@@ -137,7 +145,7 @@ class ComputeObject:
         whole = memory.table.find(address)
         if whole is not None:
             size = min(size, whole.end - address)
-        return Qmd(memory.read(address, size), versions)
+        return read_qmd(memory.read(address, size), versions)
 
     def finish(self) -> None:
         """Runs what was held back. Raises BadPacket, GpuFault."""
@@ -152,9 +160,9 @@ class ComputeObject:
                 return
             current = waiting.pop(0)
             self._run(current)
-            for release in current.releases():
+            for release in current.releases:
                 self._release(release)
-            for address, action in current.dependents():
+            for address, action in current.dependents:
                 if action not in (1, 3):  # QMD_SCHEDULE, QMD_INVALIDATE_COPY_SCHEDULE
                     raise BadPacket(f"a dependent QMD with action {action} is not modelled")
                 waiting.append(self._read(address))
@@ -170,6 +178,17 @@ class ComputeObject:
             self.channel, what.address, REDUCTIONS[what.reduction], what.payload,
             what.size_bytes, what.signed,
         )
+
+    def _launch_of(self, qmd: Qmd) -> simt.Launch:
+        """What a QMD describes, worked out once for equal ones. Raises BadPacket, GpuFault."""
+        state = tuple(map(self.state.get, LAUNCH_STATE))
+        key = (qmd, self.channel.memory.table.generation, state)
+        launch = self.launches.get(key)
+        if launch is None:
+            if len(self.launches) == LAUNCHES:
+                self.launches.clear()
+            launch = self.launches[key] = self.describe(qmd)
+        return launch
 
     def describe(self, qmd: Qmd) -> simt.Launch:
         """The grid of a QMD, checked as far as the hardware does. Raises BadPacket, GpuFault."""
@@ -223,7 +242,7 @@ class ComputeObject:
             raise BadPacket(f"a QMD of type {kind} is not modelled")
         if not GRID_TYPES[kind]:
             return
-        launch = self.describe(qmd)
+        launch = self._launch_of(qmd)
         count = qmd.grid[0] * qmd.grid[1] * qmd.grid[2]
         if not count:
             return

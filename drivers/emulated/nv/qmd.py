@@ -6,6 +6,7 @@ open-gpu-doc, commit c8607fe576b5 (clcbc0qmd.h sha256 ff8d1dc4a5e6, clcdc0qmd.h 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -150,7 +151,7 @@ class Qmd:
         x, y, z = (self.first(*name.split("|")) for name in names)
         return x, y, z
 
-    @property
+    @functools.cached_property
     def grid(self) -> tuple[int, int, int]:
         """Blocks."""
         return self.axes(
@@ -180,6 +181,7 @@ class Qmd:
             for index in range(BANKS) if self.get("CONSTANT_BUFFER_VALID", index)
         }
 
+    @functools.cached_property
     def dependents(self) -> list[tuple[int, int]]:
         """(address, action) of each QMD that this one's end acts upon."""
         found = []
@@ -196,6 +198,7 @@ class Qmd:
                 break
         return found
 
+    @functools.cached_property
     def releases(self) -> list[Release]:
         """The semaphores that its end releases."""
         return [self._release(index) for index in range(RELEASES) if self._releases(index)]
@@ -232,3 +235,9 @@ class Qmd:
             reduction=field("REDUCTION_OP") if field("REDUCTION_ENABLE") else None,
             signed=field("REDUCTION_FORMAT") == 1,
         )
+
+
+@functools.lru_cache(maxsize=1024)
+def read_qmd(content: bytes, versions: tuple[tuple[int, int], ...]) -> Qmd:
+    """The same object for the same QMD: replayed lists launch it again and again."""
+    return Qmd(content, versions)

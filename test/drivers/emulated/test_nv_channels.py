@@ -523,9 +523,9 @@ def test_a_qmd_is_read_by_its_version(version: tuple[int, int]) -> None:
     assert qmd.banks() == {
         0: ConstantBank(BANK_ADDRESS, 0x400), 3: ConstantBank(BANK_ADDRESS + 0x3000, 0x400)
     }
-    (release,) = qmd.releases()
+    (release,) = qmd.releases
     assert (release.address, release.payload, release.timestamp) == (SEMAPHORE_ADDRESS, 1234, False)
-    assert qmd.dependents() == []
+    assert qmd.dependents == []
     with pytest.raises(BadPacket, match="none of the versions"):
         Qmd(content, ((2, 3),))
 
