@@ -226,7 +226,7 @@ class Arithmetic(Layout):
         return self._shift(Op.SHL, x, reverse)
 
     def rshift(self, x: Self | ConstType, reverse: bool = False) -> Self:
-        """self >> x, the sign kept; from the width on only the sign is left."""
+        """self >> x, the sign kept; from the width on only the sign is left, or 0 if unsigned."""
         return self._shift(Op.SHR, x, reverse)
 
     def _shift(self, op: Op, x: Self | ConstType, reverse: bool) -> Self:
@@ -236,13 +236,14 @@ class Arithmetic(Layout):
         if not dtypes.is_int(a.dtype):
             raise DtypeError(f"{op.name} works on integers, not on {a.dtype}.")
         last = a.dtype.bits - 1
+        sign = op is Op.SHR and not dtypes.is_unsigned(a.dtype)  # what is left beyond the width
         if b._node.op is Op.CONST:
             if 0 <= b._node.arg <= last:
                 return a._alu(op, b)
-            return a._alu(op, b.const_like(last)) if op is Op.SHR else a.const_like(0)
+            return a._alu(op, b.const_like(last)) if sign else a.const_like(0)
         within = (b >= 0) & (b <= last)
         shifted = a._alu(op, within.where(b, last))
-        return shifted if op is Op.SHR else within.where(shifted, 0)
+        return shifted if sign else within.where(shifted, 0)
 
     # ---- choice ----
     def where(self, x: Self | ConstType, y: Self | ConstType) -> Self:

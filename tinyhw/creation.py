@@ -5,16 +5,24 @@ Every maker takes `device`, `dtype` and `requires_grad` by keyword.
 
 from __future__ import annotations
 
+import gzip
+import math
+import urllib.request
+import zlib
 from typing import Any, ClassVar, Self
 from weakref import WeakValueDictionary
+
+import numpy as np
 
 from compiler.dtype import ConstType, DType, dtypes
 from compiler.ir import Extent, Node, Op, Shape
 from tinyhw.core import DTypeLike, is_scalar, is_whole_storage, python_dtype, to_dtype, to_shape
 from tinyhw.device import Device
-from tinyhw.errors import DtypeError, NotSupported, ShapeError
+from tinyhw.errors import DtypeError, NotSupported, ShapeError, TensorError
 from tinyhw.linalg import LinearAlgebra
 from tinyhw.movement import product
+
+URL_TIMEOUT_S = 30.0  # between two packets
 
 
 class Creation(LinearAlgebra):
@@ -87,8 +95,8 @@ class Creation(LinearAlgebra):
         cls,
         shape: int | tuple[Any, ...] | list[Any],
         fill_value: ConstType,
-        device: str | None = None,
         dtype: DTypeLike | None = None,
+        device: str | None = None,
         requires_grad: bool | None = None,
     ) -> Self:
         """`fill_value` everywhere."""
@@ -113,8 +121,8 @@ class Creation(LinearAlgebra):
     def empty(
         cls,
         *shape: Any,
-        device: str | None = None,
         dtype: DTypeLike | None = None,
+        device: str | None = None,
         requires_grad: bool | None = None,
     ) -> Self:
         """Storage whose values are whatever the memory holds."""
@@ -125,6 +133,27 @@ class Creation(LinearAlgebra):
         size = int(product(extents))  # type: ignore[arg-type]
         node = Node.buffer(wanted, size, Device.canonicalize(device)).reshape(extents)
         return cls._made(node, device, requires_grad)
+
+    @classmethod
+    def invalids(cls, *shape: Any, **kwargs: Any) -> Self:
+        """`empty`."""
+        return cls.empty(*shape, **kwargs)
+
+    @classmethod
+    def const(cls, b: ConstType, dtype: DTypeLike | None = None) -> Self:
+        """A scalar."""
+        return cls.full((), b, dtype)
+
+    @classmethod
+    def from_url(cls, url: str, gunzip: bool = False, **kwargs: Any) -> Self:
+        """The bytes behind a URL, read now, unpacked if `gunzip`; raises TensorError."""
+        make: Any = cls
+        try:
+            with urllib.request.urlopen(url, timeout=URL_TIMEOUT_S) as reply:
+                content = reply.read()
+            return make(gzip.decompress(content) if gunzip else content, **kwargs)  # type: ignore[no-any-return]
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            raise TensorError(f"Cannot read {url}: {error}.", operation="from_url") from error
 
     def full_like(self, fill_value: ConstType, **kwargs: Any) -> Self:
         """`fill_value` in the shape, dtype and place of self."""
@@ -152,8 +181,8 @@ class Creation(LinearAlgebra):
         start: Any,
         stop: Any = None,
         step: float = 1,
-        device: str | None = None,
         dtype: DTypeLike | None = None,
+        device: str | None = None,
         requires_grad: bool | None = None,
     ) -> Self:
         """start, start + step, ... below stop; one argument is the stop."""
@@ -179,8 +208,8 @@ class Creation(LinearAlgebra):
         start: float,
         stop: float,
         steps: int,
-        device: str | None = None,
         dtype: DTypeLike | None = None,
+        device: str | None = None,
         requires_grad: bool | None = None,
     ) -> Self:
         """`steps` numbers at even distances from start to stop, both included."""
@@ -191,12 +220,34 @@ class Creation(LinearAlgebra):
         return cls._made(_progression(steps, start, step, wanted), device, requires_grad)
 
     @classmethod
+    def logspace(
+        cls, start: float, stop: float, steps: int, base: float = 10.0, **kwargs: Any
+    ) -> Self:
+        """base to the powers of `linspace`."""
+        powers = cls.linspace(start, stop, steps, **kwargs)
+        return (powers * math.log2(base)).exp2()
+
+    @classmethod
+    def tril_indices(cls, row: int, col: int, offset: int = 0, **kwargs: Any) -> Self:
+        """(2, count): the positions in a matrix up to a diagonal, row by row."""
+        return cls._upload_int32(np.tril_indices(row, offset, col), **kwargs)
+
+    @classmethod
+    def triu_indices(cls, row: int, col: int, offset: int = 0, **kwargs: Any) -> Self:
+        """(2, count): the positions in a matrix from a diagonal on, row by row."""
+        return cls._upload_int32(np.triu_indices(row, offset, col), **kwargs)
+
+    @classmethod
+    def _upload_int32(cls, columns: Any, device: str | None = None) -> Self:
+        return cls._upload(np.array(columns, np.int32), Device.canonicalize(device))
+
+    @classmethod
     def eye(
         cls,
         n: int,
         m: int | None = None,
-        device: str | None = None,
         dtype: DTypeLike | None = None,
+        device: str | None = None,
         requires_grad: bool | None = None,
     ) -> Self:
         """1 on the main diagonal of n rows and m columns (n for None), 0 elsewhere."""

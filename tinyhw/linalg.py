@@ -15,12 +15,12 @@ from typing import Self
 from compiler.dtype import ConstType
 from tinyhw.core import Axis
 from tinyhw.errors import DtypeError, ShapeError
-from tinyhw.resampling import Resampling
+from tinyhw.hashing import Hashing
 
 SWEEPS = {32: 8, 64: 12}  # of Jacobi rotations, which converge quadratically
 
 
-class LinearAlgebra(Resampling):
+class LinearAlgebra(Hashing):
     """What numpy.linalg and torch.linalg do with matrices."""
 
     __slots__ = ()

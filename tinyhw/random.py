@@ -178,6 +178,38 @@ class Random(Creation):
         rank = ((other < word.reshape((n, 1))) | (other.eq(word.reshape((n, 1))) & earlier)).sum(1)
         return rank.cast(dtypes.default_int if dtype is None else dtype)
 
+    def multinomial(self, num_samples: int = 1, replacement: bool = False) -> Self:
+        """`num_samples` positions along the last axis, drawn with probabilities like self.
+
+        self: (n,) or (rows, n), not negative. Without replacement no position comes twice.
+        """
+        if self.ndim not in (1, 2) or num_samples < 1:
+            raise ShapeError(f"multinomial cannot draw {num_samples} from the shape {self.shape}.")
+        weights = self._float().detach()
+        n = self._fixed(self.ndim - 1)
+        if not replacement and num_samples > n:
+            raise ShapeError(f"{num_samples} of {n} cannot be drawn without replacement.")
+        if replacement or num_samples == 1:
+            reached = weights.cumsum(-1).contiguous()
+            shape = (*self.shape[:-1], num_samples)
+            drawn = type(self).rand(*shape, device=self.device, dtype=weights.dtype)
+            drawn = drawn * reached._part(self.ndim - 1, n - 1, n)
+            passed = drawn.unsqueeze(-1) >= reached.unsqueeze(-2)
+            return passed.sum(-1).minimum(n - 1)
+        # The first of exponential arrivals whose rates are the weights.
+        waits = -(1 - type(self).rand(*self.shape, device=self.device, dtype=weights.dtype)).log()
+        return (weights / waits).contiguous().topk(num_samples)[1]
+
+    def threefry(self, seed: Self) -> Self:
+        """64 random bits for each counter in self under the key `seed`, both uint64."""
+        if self.dtype is not dtypes.uint64 or seed.dtype is not dtypes.uint64:
+            raise DtypeError(f"threefry takes uint64, not {self.dtype} and {seed.dtype}.")
+        counter, key = (
+            [(t >> shift).cast(dtypes.uint32) for shift in (0, 32)] for t in (self, seed)
+        )
+        low, high = (w.cast(dtypes.uint64) for w in _threefry(*key, *counter))
+        return low | (high << 32)
+
     # ---- how layers start ----
     @classmethod
     def scaled_uniform(cls, *shape: Any, **kwargs: Any) -> Self:

@@ -103,6 +103,44 @@ for _dtype in ("int8", "uint8", "int16", "int32", "int64", "uint16", "uint32", "
          integers(5, 37, low=_low, high=9, dtype=_dtype, seed=1), gradient=False,
          theirs=lambda a, b: torch.tensor(a.numpy() * b.numpy() + a.numpy() - b.numpy()))
 
+# ---- division, remainders and shifts in every rounding ----
+_TOP, _BY = integers(5, 37, low=-99, high=99), integers(5, 37, low=1, high=9, seed=1)
+_BY = (_BY * np.where(integers(5, 37, seed=2) > 0, 1, -1)).astype(np.int32)
+for _mode in ("trunc", "floor"):
+    variant(f"div of integers, {_mode}", lambda a, b, m=_mode: a.div(b, rounding_mode=m), _TOP, _BY,
+            gradient=False)
+    variant(f"div of floats, {_mode}", lambda a, b, m=_mode: a.div(b, rounding_mode=m), x(-9, 9),
+            x(seed=1), gradient=False)
+variant("div of integers", lambda a, b: a / b, _TOP, _BY)
+variant("mod of integers", lambda a, b: a % b, _TOP, _BY)
+variant("mod of floats", lambda a, b: a % b, x(-9, 9), x(seed=1), gradient=False)
+variant("fmod of integers", lambda a, b: a.fmod(b), _TOP, _BY)
+variant("mod by a number", lambda t: t % -7, _TOP)
+variant("idiv by a number", lambda t: t // -7, _TOP)
+variant("number divided", lambda t: 99 // t + 99 % t, _BY)
+variant("pow of integers", lambda t: t**3, _TOP)
+variant("pow by integers", lambda a, b: a**b, integers(5, 37, low=-4, high=5),
+        integers(5, 37, low=0, high=9, seed=1))
+variant("number to a power", lambda t: 2**t, x())
+for _power in (0, 1, 2, 3, -1, -2, 0.5, -0.5, 2.5):
+    variant(f"pow {_power}", lambda t, p=_power: t**p, x(0.3, 2), gradient=_power != 0)
+for _dtype in ("uint8", "int8", "int64"):
+    for _name, _shift in (("left", lambda a, b: a << b), ("right", lambda a, b: a >> b)):
+        variant(f"shift {_name} of {_dtype}", _shift,
+                integers(5, 37, low=0, high=120, dtype=_dtype),
+                integers(5, 37, low=0, high=8, dtype=_dtype, seed=1), gradient=False)
+variant("shift of unsigned by more than they have", lambda t: t >> 8,
+        integers(5, 37, low=0, high=256, dtype="uint8"), gradient=False)
+variant("shift of signed by more than they have", lambda t: t >> 40, _TOP, gradient=False,
+        theirs=lambda t: t >> 31)
+for _name in ("bitwise_and", "bitwise_or", "bitwise_xor", "maximum", "minimum", "add", "mul"):
+    method(_name, *(integers(5, 37, low=0, high=2, dtype="bool", seed=i) for i in (0, 1)),
+           label=f"{_name} of bools", variant=True, gradient=False)
+for _a, _b in (("bool", "int8"), ("uint8", "int8"), ("int32", "int64"), ("int64", "float32"),
+               ("float16", "float32"), ("float32", "float64"), ("int32", "float16")):
+    variant(f"{_a} plus {_b}", lambda a, b: a + b, integers(5, 7, low=0, high=2, dtype=_a),
+            integers(5, 7, low=0, high=9, dtype=_b, seed=1), gradient=False)
+
 # ---- types ----
 for _to in ("float16", "float64", "int8", "int32", "int64", "uint8", "bool"):
     case(f"cast to {_to}",

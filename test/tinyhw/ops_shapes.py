@@ -77,6 +77,17 @@ case("arange", lambda t: t * Tensor.arange(37, device=t.device), _D,
      theirs=lambda t: t * torch.arange(37), gradient=False)
 case("linspace", lambda t: t * Tensor.linspace(1, 2, 37, device=t.device), _D,
      theirs=lambda t: t * torch.linspace(1, 2, 37), gradient=False)
+variant("logspace", lambda t: t * Tensor.logspace(0, 1, 7, 2, device=t.device), _D,
+        theirs=lambda t: t * torch.logspace(0, 1, 7, 2), gradient=False)
+for _name in ("tril_indices", "triu_indices"):
+    variant(_name,
+            lambda t, n=_name: t.round().int() + getattr(Tensor, n)(4, 6, 1, device=t.device), _D,
+            theirs=lambda t, n=_name: t.round().int() + getattr(torch, n)(4, 6, 1).int(),
+            gradient=False)
+variant("arange down", lambda t: t * Tensor.arange(9, -4, -2.5, device=t.device), _D,
+        theirs=lambda t: t * torch.arange(9, -4, -2.5), gradient=False)
+variant("eye of a rectangle", lambda t: t * Tensor.eye(3, 5, device=t.device), _D,
+        theirs=lambda t: t * torch.eye(3, 5), gradient=False)
 case("eye", lambda t: t * Tensor.eye(7, device=t.device), _D,
      theirs=lambda t: t * torch.eye(7), gradient=False)
 case("full", lambda t: t + Tensor.full((3, 5), 2.5, device=t.device), _D,

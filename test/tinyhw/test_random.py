@@ -166,3 +166,21 @@ def test_wrong_arguments_are_named() -> None:
         Tensor.manual_seed("x")  # type: ignore[arg-type]
     with pytest.raises(ShapeError, match="probability"):
         Tensor.ones(3).dropout(1.5)
+
+
+def test_threefry_gives_the_published_words() -> None:
+    zero = Tensor(np.zeros(1, np.uint64))  # Random123's kat_vectors: threefry2x32, 20 rounds
+    assert zero.threefry(zero).item() == 0x99BA4EFE6B200159
+
+
+@pytest.mark.parametrize("replacement", [False, True])
+def test_multinomial_draws_by_weight(replacement: bool) -> None:
+    Tensor.manual_seed(3)
+    weights = np.array([1.0, 2.0, 0.0, 5.0], np.float32)
+    rows = Tensor(np.tile(weights, (4000, 1))).multinomial(2, replacement).numpy()
+    share = np.bincount(rows[:, 0], minlength=4) / 4000
+    np.testing.assert_allclose(share, weights / 8, atol=0.03)
+    assert (rows[:, 0] == rows[:, 1]).any() == replacement
+    assert (rows != 2).all()
+    with pytest.raises(ShapeError, match="5 of 4"):
+        Tensor(weights).multinomial(5)
