@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-
+from bringup_high import THREADS
 from compiler.code_object import CodeObject, Param
 from compiler.dtype import dtypes
 from compiler.elf import link
-from compiler.ir import Node, Op
 from compiler.llvm import compile_ir
 from compiler.target import Target
-
-THREADS = 64
-COPY_BYTES_PER_BLOCK = 16 * THREADS
 
 _ATTRIBUTES = (
     '"uniform-work-group-size"="true" "amdgpu-no-implicitarg-ptr" "amdgpu-no-dispatch-ptr" '
@@ -118,16 +113,3 @@ def copy_lines(target: Target) -> CodeObject:
 def nothing(target: Target) -> CodeObject:
     """Ends at once."""
     return _kernel("nothing", target, "", ("out",))
-
-
-@functools.cache
-def product(n: int) -> Node:
-    """The matrix product of two (n, n) float32 matrices, as the compiler takes it."""
-
-    def matrix(slot: int) -> Node:
-        return Node(Op.PARAM, dtypes.float32, (), (slot, n * n)).reshape((n, n))
-
-    left = matrix(1).reshape((n, 1, n)).expand((n, n, n))
-    right = matrix(2).permute((1, 0)).reshape((1, n, n)).expand((n, n, n))
-    total = left.alu(Op.MUL, right).reduce(Op.ADD, (2,)).reshape((n, n))
-    return matrix(0).assign(total)

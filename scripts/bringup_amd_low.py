@@ -13,9 +13,11 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+import bringup_amd_kernels
 from autogen import kfd as uapi
-from bringup_amd_kernels import THREADS, number_items
+from bringup_amd_kernels import number_items
 from bringup_amd_ring import Ring, load, until
+from bringup_high import THREADS, Hints, Kernels
 from bringup_steps import Seen, StepFailed, StepSkipped
 from compiler.amdgpu import gpu_target
 from drivers.amd import faults, packets, process
@@ -43,12 +45,25 @@ DMESG: Final = "Look at `dmesg | grep -i -e amdgpu -e kfd` for what the kernel d
 DECODE: Final = "scripts/decode.py prints packets from their dwords."
 
 
+HINTS: Final = Hints(
+    log=DMESG,
+    entries="The steps by hand passed: compare with drivers/amd/queue.py's entries "
+    "(scripts/decode.py).",
+    local_memory="Look at LDS_SIZE in COMPUTE_PGM_RSRC2 and its granularity (lds_granule_bytes).",
+    scratch="Look at COMPUTE_TMPRING_SIZE, the scratch base and scratch_unit_bytes "
+    "(drivers/amd/scratch.py).",
+    faults_off=f"Are faults turned off (amdgpu.noretry, amdgpu.vm_fault_stop)? {DMESG}",
+)
+
+
 class Bench:
     """What the steps leave for each other."""
 
     def __init__(self, device: str, system: System | None, largest_copy_bytes: int) -> None:
         self.device, self.system = device, system or RealSystem()
         self.largest_copy_bytes = largest_copy_bytes
+        self.kernels: Kernels = bringup_amd_kernels
+        self.hints, self.copy_engine = HINTS, "SDMA"
         self.process: KfdProcess
         self.node: GpuNode
         self.generation: Generation
