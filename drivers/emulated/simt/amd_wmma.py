@@ -1,10 +1,10 @@
-"""RDNA's matrix instructions (WMMA): 16 × 16 results of a whole wave, as calls of helpers.
+"""RDNA's matrix instructions (WMMA): 16 × 16 results of a whole wave, as calls of functions.
 
-A helper finds the registers of A, B and C one after the other in memory, as 32 words each, and
-leaves the result where C was. Where an element lies is a row for each generation, after AMD's
-"RDNA3 ISA", 7.9, and "RDNA4 ISA", 7.12: lane and half of the wave hold a row of A or a column of
-B; the order of the sum's terms within them is ours, as is its rounding: float32 after every term
-for floats, none for integers. EXEC is not looked at.
+Such a function finds the registers of A, B and C one after the other in memory, as 32 words each,
+and leaves the result where C was. Where an element lies is a row for each generation, after AMD's
+"RDNA3 ISA", 7.9, and "RDNA4 ISA", 7.12: lane and half of the wave hold a row of A or a column of B;
+the order of the sum's terms within them is ours, as is its rounding: float32 after every term for
+floats, none for integers. EXEC is not looked at.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 SIDE = 16
 _SIGNED_A, _SIGNED_B, _CLAMP = 1, 2, 4
+_INTRINSICS = {
+    "declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)",
+    "declare <16 x i32> @llvm.sadd.sat.v16i32(<16 x i32>, <16 x i32>)",
+}
 _WIDTHS = {"f16": 16, "bf16": 16, "iu8": 8, "iu4": 4}
 
 
@@ -81,7 +85,7 @@ SHAPES = {
 }
 
 
-# ---- the helpers ----
+# ---- the functions ----
 def _convert(shape: Shape, type: str, bits: str, name: str) -> str:
     """IR that makes float32 vectors of 16-bit patterns in the low bits of i32."""
     if type == "bf16":
@@ -185,7 +189,7 @@ def _store(shape: Shape, n: str, total: str, bit: int) -> str:
 
 
 def helper(shape: Shape) -> str:
-    """The IR of one helper."""
+    """The IR of one function."""
     element = "i32" if shape.result == "i32" else "float"
     text = (f"define internal void @{shape.name}(ptr %registers, i32 %flags) noinline {{\n"
             f"  %a = alloca [{shape.terms} x <16 x {element}>], align 64\n"
@@ -195,13 +199,6 @@ def helper(shape: Shape) -> str:
     text += _factor(shape, "a", 0, _SIGNED_A)
     text += _factor(shape, "b", shape.factor_registers, _SIGNED_B)
     return text + "".join(_row(shape, row) for row in range(SIDE)) + "  ret void\n}\n"
-
-
-def helpers_text() -> str:
-    """The IR of all helpers."""
-    head = ("declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)\n"
-            "declare <16 x i32> @llvm.sadd.sat.v16i32(<16 x i32>, <16 x i32>)\n")
-    return head + "\n".join(helper(shape) for shape in SHAPES.values())
 
 
 # ---- the instructions ----
@@ -261,7 +258,8 @@ def _call(t: Translator, shape: Shape, values: list[Value], flags: int) -> list[
     for j, value in enumerate(values):
         at = t.emit(f"getelementptr i8, ptr %matrix, i64 {128 * j}")
         t.do(f"store {value.llvm} {value.text}, ptr {at}")
-    t.do(f"call void {t.helper_address(shape.name)}(ptr %matrix, i32 {flags})")
+    t.declarations |= _INTRINSICS | {helper(shape)}
+    t.do(f"call void @{shape.name}(ptr %matrix, i32 {flags})")
     results, first = [], len(values) - shape.result_registers
     for j in range(shape.result_registers):
         at = t.emit(f"getelementptr i8, ptr %matrix, i64 {128 * (first + j)}")

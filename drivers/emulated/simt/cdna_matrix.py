@@ -1,8 +1,8 @@
-"""CDNA's matrix instructions (MFMA): one or more products of a whole wave, as calls of helpers.
+"""CDNA's matrix instructions (MFMA): one or more products of a whole wave, as calls of functions.
 
-A helper finds the registers of A, B and C one after the other in memory, as 64 words each, and
-leaves D where C was. Lanes that follow each other hold the rows of A, the columns of B, C and D;
-groups of lanes hold further terms of the sum, or further blocks. (AMD, "CDNA2" and "CDNA3
+Such a function finds the registers of A, B and C one after the other in memory, as 64 words each,
+and leaves D where C was. Lanes that follow each other hold the rows of A, the columns of B, C and
+D; groups of lanes hold further terms of the sum, or further blocks. (AMD, "CDNA2" and "CDNA3
 Instruction Set Architecture", 7.1.) The order of the sum's terms is ours, as is its rounding:
 float32 after every term for floats, none for integers. EXEC is not looked at.
 """
@@ -39,7 +39,6 @@ SHAPES = {
     for name in generation.opcodes["VOP3P"].values()
     if name.startswith("v_mfma") and _supported(shape(name))
 }
-HELPERS = {_helper_name(found): found for found in SHAPES.values()}
 
 
 # ---- where elements lie ----
@@ -66,7 +65,7 @@ def result_place(found: Shape, block: int, row: int) -> tuple[int, int]:
     return register, (block % in_lanes * of_rows + four % of_rows) * found.rows
 
 
-# ---- the helpers ----
+# ---- the functions ----
 def _element(found: Shape, name: str, word: str, bit: int) -> str:
     """IR of `name`: elements as numbers of the sum, from words that hold them from `bit` on."""
     n, kind = found.rows, f"<{found.rows} x i32>"
@@ -125,20 +124,10 @@ def _block(found: Shape, block: int, registers: int) -> str:
 
 
 def helper(name: str, found: Shape) -> str:
-    """The IR of one helper."""
+    """The IR of one function."""
     registers = dwords(found.types[1])
     body = "".join(_block(found, block, registers) for block in range(found.blocks))
     return f"define internal void @{name}(ptr %registers) noinline {{\n{body}  ret void\n}}\n"
-
-
-def helpers_text() -> str:
-    """The IR of all helpers."""
-    declared = {found.rows for found in HELPERS.values() if found.result == "f32"} - {16}
-    head = "".join(
-        f"declare <{n} x float> @llvm.fma.v{n}f32(<{n} x float>, <{n} x float>, <{n} x float>)\n"
-        for n in sorted(declared)
-    )  # 16 is declared with WMMA
-    return head + "\n".join(helper(name, found) for name, found in HELPERS.items())
 
 
 # ---- the instructions ----
@@ -164,7 +153,12 @@ def mfma(t: Translator, i: Instruction) -> None:
     ]
     for place, value in zip(places, values, strict=True):
         t.do(f"store {value.llvm} {value.text}, ptr {place}")
-    t.do(f"call void {t.helper_address(_helper_name(found))}(ptr {places[0]})")
+    vector = f"<{found.rows} x float>"
+    t.declarations.add(
+        f"declare {vector} @llvm.fma.v{found.rows}f32({vector}, {vector}, {vector})"
+    )
+    t.declarations.add(helper(_helper_name(found), found))
+    t.do(f"call void @{_helper_name(found)}(ptr {places[0]})")
     for j, place in enumerate(places[len(values) - results :]):
         t.set_whole_vector(i.dst[0].index + j, t.value(f"load {t.spell('u32')}, ptr {place}",
                                                        "u32", True))  # fmt: skip

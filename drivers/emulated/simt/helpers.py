@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from drivers.emulated.simt import amd_wmma, cdna_matrix, layout
+from drivers.emulated.simt import layout
 
 LANES = 32
 """That a helper serves; a wave of 64 calls it twice."""
@@ -68,8 +68,6 @@ def exports() -> list[str]:
     names = [f"load_{kind}_{form}{v}" for kind in LOADS for form in FORMS for v in VERSIONS]
     names += [f"store_{kind}_{form}{v}" for kind in STORES for form in FORMS for v in VERSIONS]
     names += [f"atomic_{op}_{width}" for op in EVERY_ATOMIC for width in (32, 64)]
-    names += [shape.name for shape in amd_wmma.SHAPES.values()]
-    names += cdna_matrix.HELPERS
     return [*names, "scalar_check", "run", "share"]
 
 
@@ -746,6 +744,4 @@ def text() -> str:
     parts += [_versions("load", kind, form) for kind in LOADS for form in FORMS]
     parts += [_versions("store", kind, form) for kind in STORES for form in FORMS]
     parts += [atomic(op, width) for op in EVERY_ATOMIC for width in (32, 64)]
-    parts.append(amd_wmma.helpers_text())
-    parts.append(cdna_matrix.helpers_text())
     return "\n".join(parts)
