@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import importlib.util
 import os
@@ -20,6 +21,7 @@ from drivers.timeline import DEFAULT_TIMEOUT_MS
 
 if TYPE_CHECKING:
     from drivers.emulated.system import EmulatedSystem
+    from drivers.recorder import Recorder
 
 INSTANCE_LIMIT = 16
 
@@ -111,10 +113,30 @@ def emulated_system(kind: str) -> EmulatedSystem | None:
     return _board(asked, os.getpid()) if asked else None
 
 
+@functools.cache
+def _recorder(path: str, process: int) -> Recorder:
+    """What records this process; ends with it, after its devices."""
+    from drivers.recorder import Recorder
+    from drivers.system import RealSystem
+
+    board = emulated_system("AMD")
+    recorder = Recorder(
+        board or RealSystem(), path, board=board.description if board is not None else ""
+    )
+    atexit.register(recorder.close_recording)
+    return recorder
+
+
+def _amd_system() -> System | None:
+    """What the environment asks for: RECORD=path, EMULATE, or None for the system itself."""
+    path = os.environ.get("RECORD", "")
+    return _recorder(path, os.getpid()) if path else emulated_system("AMD")
+
+
 def _open_amd(name: str, *, system: System | None = None, **options: Any) -> Device:
     from drivers.amd.device import AmdDevice
 
-    return AmdDevice(name, system=system or emulated_system("AMD"), **options)
+    return AmdDevice(name, system=system or _amd_system(), **options)
 
 
 def _amd_generations() -> dict[str, str]:

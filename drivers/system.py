@@ -24,6 +24,7 @@ Result = TypeVar("Result")
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS = 0x01, 0x02, 0x20  # Linux, asm-generic/mman-common.h
 PROT_NONE, MAP_FIXED, MAP_NORESERVE = 0, 0x10, 0x4000
+MAP_FIXED_NOREPLACE = 0x100000  # fails where something is mapped; Linux 4.17
 MADV_HUGEPAGE = 14
 PAGE_BYTES = 4096
 
@@ -112,6 +113,7 @@ def libc() -> ctypes.CDLL:
     library.mprotect.argtypes = [word, size, integer]
     library.madvise.argtypes = [word, size, integer]
     library.ioctl.argtypes = [integer, ctypes.c_ulong, word]
+    library.mincore.argtypes = [word, size, word]
     library.pthread_create.argtypes = [word, word, word, word]
     library.pthread_join.argtypes = [ctypes.c_ulong, word]
     library.pthread_attr_init.argtypes = [word]
@@ -123,6 +125,16 @@ def libc() -> ctypes.CDLL:
 def address_of(name: str) -> int:
     """The address of a function of the C library, for native code to call."""
     return ctypes.cast(getattr(libc(), name), ctypes.c_void_p).value or 0
+
+
+def resident_pages(address: int, size_bytes: int) -> bytes:
+    """A byte for each page of mapped memory, bit 0 set if it has contents (mincore).
+
+    Others are blank: reading them would only make the system fill them in. Raises OSError.
+    """
+    found = ctypes.create_string_buffer(-(-size_bytes // PAGE_BYTES))
+    _checked(libc().mincore(address, size_bytes, found), "mincore")
+    return found.raw
 
 
 def _checked(result: int, call: str) -> int:

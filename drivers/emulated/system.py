@@ -18,7 +18,6 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from drivers.emulated.amd import marshal as amd_marshal
 from drivers.emulated.native import make_kick, own_bell
 from drivers.emulated.protocol import (
     ACTION,
@@ -35,6 +34,7 @@ from drivers.emulated.protocol import (
     Operation,
 )
 from drivers.emulated.user_memory import UserMemory, read_memory, write_memory
+from drivers.marshal import kfd
 from drivers.system import (
     PAGE_BYTES,
     RealSystem,
@@ -43,11 +43,10 @@ from drivers.system import (
 )
 
 DEFAULT_BOARD = "gfx1100"
-PREFIXES = ("/dev/kfd", "/dev/dri/", "/sys/class/kfd/", "/sys/devices/virtual/kfd/",
-            "/sys/class/drm/", "/dev/nvidia", "/proc/driver/nvidia/")
 VENDORS = {"gfx": "amd", "sm_": "nv"}  # by how the names of boards begin
 # What goes along with an ioctl; boards of other vendors ask for what they want to see.
-MARSHALS = {"amd": amd_marshal}
+MARSHALS = {"amd": kfd}
+PREFIXES = (*kfd.PREFIXES, "/dev/nvidia", "/proc/driver/nvidia/")
 END_TIMEOUT_S = 5.0
 
 # Run by a bare interpreter: the caller's module search path, then the board.

@@ -73,3 +73,80 @@ def user_range(request: int, given: bytearray) -> tuple[int, int] | None:
     if args.flags & kinds or not args.flags & kfd.KFD_IOC_ALLOC_MEM_FLAGS_USERPTR:
         return None
     return (args.mmap_offset, args.size) if args.mmap_offset else None
+
+
+# ---- what recordings need besides ----
+
+PREFIXES = ("/dev/kfd", "/dev/dri/", "/sys/class/kfd/", "/sys/devices/virtual/kfd/",
+            "/sys/class/drm/")
+_WAIT_LIMIT_MS = 1000
+_CREATE_QUEUE = kfd.struct_kfd_ioctl_create_queue_args
+_CREATE_EVENT = kfd.struct_kfd_ioctl_create_event_args
+_WAIT = kfd.struct_kfd_ioctl_wait_events_args
+_CALL = 0xFFFF  # of a request: its type and number (asm-generic/ioctl.h)
+_UNSTEADY = {
+    number & _CALL
+    for number in (
+        kfd.AMDKFD_IOC_WAIT_EVENTS, kfd.AMDKFD_IOC_GET_CLOCK_COUNTERS,
+        kfd.AMDKFD_IOC_AVAILABLE_MEMORY,
+    )
+}
+_NAMES = {
+    value & _CALL: name for name, value in vars(kfd).items()
+    if name.startswith("AMDKFD_IOC_") and isinstance(value, int)
+}
+
+
+def is_memory(path: str) -> bool:
+    """Render nodes map memory; /dev/kfd maps doorbells."""
+    return path.startswith("/dev/dri/")
+
+
+def device_owned(
+    request: int, given: bytearray, notes: dict[int, tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """A queue's read pointer; the page of event mailboxes."""
+    name = name_of(request)
+    if name == "AMDKFD_IOC_ALLOC_MEMORY_OF_GPU":
+        args = _parse(_ALLOCATE, given)
+        notes[args.handle] = (args.va_addr, args.size)
+    elif name == "AMDKFD_IOC_CREATE_QUEUE":
+        return [(_parse(_CREATE_QUEUE, given).read_pointer_address, 8)]
+    elif name == "AMDKFD_IOC_CREATE_EVENT":
+        page = notes.get(_parse(_CREATE_EVENT, given).event_page_offset)
+        return [page] if page else []
+    return []
+
+
+def steady(request: int) -> bool:
+    """Whether the same call gives the same answer."""
+    return request & _CALL not in _UNSTEADY
+
+
+def bound(request: int, given: bytearray) -> None:
+    """Shortens WAIT_EVENTS to a second."""
+    field = _WAIT.timeout
+    if name_of(request) == "AMDKFD_IOC_WAIT_EVENTS" and len(given) >= ctypes.sizeof(_WAIT):
+        timeout = min(_parse(_WAIT, given).timeout, _WAIT_LIMIT_MS)
+        given[field.offset : field.offset + 4] = timeout.to_bytes(4, "little")
+
+
+def name_of(request: int) -> str:
+    """AMDKFD_IOC_..., or the number."""
+    return _NAMES.get(request & _CALL, f"ioctl {request:#x}")
+
+
+def structure_of(request: int) -> type[ctypes.Structure] | None:
+    """The structure that an ioctl's argument points to, if the headers name it alike."""
+    stem = name_of(request).removeprefix("AMDKFD_IOC_").lower()
+    return getattr(kfd, f"struct_kfd_ioctl_{stem}_args", None)
+
+
+def field_at(request: int, offset: int) -> str:
+    """The field that a byte belongs to, or its offset."""
+    structure = structure_of(request)
+    for name, *_ in getattr(structure, "_fields_", ()):
+        place = getattr(structure, name)
+        if place.offset <= offset < place.offset + place.size:
+            return str(name)
+    return f"byte {offset}"
