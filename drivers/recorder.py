@@ -4,8 +4,8 @@ It stacks on any other, so it records silicon and emulated boards alike. Doorbel
 the kick: before it rings, what the host has changed in the device's memory is recorded; then the
 recorder waits until the submission's timeline has come, and records what the device has changed.
 So submissions run one at a time where they can, and a recording shows an order that is possible,
-not how fast it went. One that waits for something later stays *pending* after `settle_s`, and
-what changes meanwhile counts as the host's.
+not how fast it went. One that waits for something later stays *pending* after `settle_s`, so does
+one that faults; what changes from then on counts as the host's.
 
 Memory is mapped in a range that other programs have free, so that a replay finds it free as well.
 """
@@ -41,7 +41,7 @@ from drivers.recording import (
 )
 from drivers.system import PAGE_BYTES, PROT_NONE, StackedSystem, System, resident_pages
 
-SETTLE_S: Final = 0.25
+SETTLE_S: Final = 10.0
 # Linux lays out programs and boards near the top, or upward from a third of 2^47.
 _FIRST_ADDRESS: Final = 0x2000_0000_0000
 _HUGE_BYTES: Final = 2 << 20
@@ -310,7 +310,7 @@ class WatchedMemory:
         apart = sorted([*self.owned, *((timeline, 8) for timeline in timelines)])
         address, held = 0, bytearray()
         for line, content in self._lines():
-            if held and address + len(held) == line:
+            if held and address + len(held) == line and line not in self._ranges:
                 held += content
                 continue
             yield from _without(apart, address, bytes(held))

@@ -268,7 +268,7 @@ class Writer:
     """Writes records; whoever has it closes it."""
 
     def __init__(self, file: BinaryIO, interface: str, board: str) -> None:
-        self._file, self._stream = file, zlib.compressobj(6)
+        self._file, self._stream = file, zlib.compressobj(1)
         file.write(_HEADER.pack(MAGIC, VERSION))
         self.put(Start(interface, board))
 

@@ -101,6 +101,10 @@ class System(ABC):
         address of `void kick(void *queue)`.
         """
 
+    @abstractmethod
+    def explain(self) -> str:
+        """What is known here of a device's fault beyond its report, or who knows; a sentence."""
+
 
 @functools.cache
 def libc() -> ctypes.CDLL:
@@ -220,6 +224,9 @@ class RealSystem(System):
     def kick(self, function: int) -> int:
         return function
 
+    def explain(self) -> str:
+        return "The kernel's log may say more (`dmesg` or `journalctl -k`)."
+
 
 class StackedSystem(System):
     """Hands every call to the System below it, through `call`, which a subclass overrides."""
@@ -296,6 +303,9 @@ class StackedSystem(System):
 
     def kick(self, function: int) -> int:
         return self.call("kick", lambda: self.below.kick(function), function)
+
+    def explain(self) -> str:
+        return self.below.explain()
 
 
 class RecordingSystem(StackedSystem):

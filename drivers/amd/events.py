@@ -37,6 +37,7 @@ class Interrupts:
         self, process: KfdProcess, memory: GpuMemory, running: Callable[[], Sequence[Work]]
     ) -> None:
         self.kfd: Kfd = process.kfd
+        self._system = process.system
         self.memory, self._running = memory, running
         self.gpu_id = memory.node.gpu_id
         self.lines = TimelineLines(memory)
@@ -129,8 +130,12 @@ class Interrupts:
         memory = events[_MEMORY].memory_exception_data  # type: ignore[index]
         hardware = events[_HARDWARE].hw_exception_data  # type: ignore[index]
         if memory.gpu_id:
-            self.fault = memory_exception(memory, self.memory, self._running())
+            self.fault = memory_exception(
+                memory, self.memory, self._running(), self._system.explain()
+            )
         elif hardware.gpu_id:
-            self.fault = hardware_exception(hardware, self.memory, self._running())
+            self.fault = hardware_exception(
+                hardware, self.memory, self._running(), self._system.explain()
+            )
         if self.fault is not None:
             raise self.fault

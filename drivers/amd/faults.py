@@ -14,7 +14,8 @@ _RESET_CAUSES = {0: "a hang", 1: "an ECC error"}
 
 
 def memory_exception(
-    data: kfd.struct_kfd_hsa_memory_exception_data, memory: GpuMemory, running: Sequence[Work]
+    data: kfd.struct_kfd_hsa_memory_exception_data, memory: GpuMemory, running: Sequence[Work],
+    explanation: str = "",
 ) -> DeviceFault:
     """The error for a page fault; the address is that of its page.
 
@@ -43,21 +44,23 @@ def memory_exception(
     imprecise = ", imprecise" if failure.imprecise else ""
     return DeviceFault(
         f"{memory.device} {verb} {address:#x} ({reason}{imprecise}) in {either(running)}; "
-        f"{neighbour(memory.nearest(address), address, running)}.",
+        f"{neighbour(memory.nearest(address), address, running)}. {explanation}".rstrip(),
         device=memory.device, operation="memory access",
         remedy="Close the device and open it again; check the kernel's indices.",
     )
 
 
 def hardware_exception(
-    data: kfd.struct_kfd_hsa_hw_exception_data, memory: GpuMemory, running: Sequence[Work]
+    data: kfd.struct_kfd_hsa_hw_exception_data, memory: GpuMemory, running: Sequence[Work],
+    explanation: str = "",
 ) -> DeviceFault:
     """The error for a reset."""
     whole = "one engine" if data.reset_type else "the whole GPU"
     cause = _RESET_CAUSES.get(int(data.reset_cause), f"cause {data.reset_cause}")
     lost = " and its memory was lost" if data.memory_lost else ""
     return DeviceFault(
-        f"{memory.device} was reset ({whole}) after {cause}{lost} in {either(running)}.",
+        f"{memory.device} was reset ({whole}) after {cause}{lost} in {either(running)}. "
+        f"{explanation}".rstrip(),
         device=memory.device, operation="reset",
         remedy="Close the device and open it again.",
     )

@@ -181,7 +181,7 @@ class Server:
         return answer, ()
 
     def _log(self, connection: Connection, parts: list[bytes]) -> Answer:
-        return [line.encode() for line in self.model.log[-1000:]], ()
+        return [line.encode() for line in self.model.log[NUMBER.unpack(parts[0])[0] :]], ()
 
     def _schedule(self, connection: Connection, parts: list[bytes]) -> Answer:
         return [line.encode() for line in self.model.schedule()], ()

@@ -28,7 +28,7 @@ class Operation(enum.IntEnum):
     IOCTL = 5  # file number, request, argument, arrays, files, aliases → the same, actions
     MMAP = 6  # file number, size, protection, flags, offset → where it lies in the descriptor
     FILES = 7  # → every file that stands in sysfs, with its content
-    LOG = 8  # → why engines stopped, a line each
+    LOG = 8  # NUMBER of lines to leave out → why engines stopped, a line each
     SCHEDULE = 9  # → what engines have done in which order, a line each
 
     # What a board asks of the program, while an ioctl of it waits for its answer.

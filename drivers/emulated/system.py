@@ -48,6 +48,7 @@ VENDORS = {"gfx": "amd", "sm_": "nv"}  # by how the names of boards begin
 MARSHALS = {"amd": kfd}
 PREFIXES = (*kfd.PREFIXES, "/dev/nvidia", "/proc/driver/nvidia/")
 END_TIMEOUT_S = 5.0
+TOLD_LINES = 3  # of the log, in the message of a fault
 
 # Run by a bare interpreter: the caller's module search path, then the board.
 START = (
@@ -167,6 +168,7 @@ class EmulatedSystem(StackedSystem):
         self.opened: dict[int, _Open] = {}
         self.user_memory = UserMemory()
         self.shared: list[int] = []  # descriptors of the backing of each GPU
+        self._told = 0  # lines of the log
         self._finalizer: weakref.finalize[..., EmulatedSystem] | None = None
 
     # The board's process.
@@ -180,7 +182,7 @@ class EmulatedSystem(StackedSystem):
         except Disconnected as failure:
             process.end()
             raise OSError(errno.ENODEV, "the emulated board did not start") from failure
-        self.process, self.owner = process, os.getpid()
+        self.process, self.owner, self._told = process, os.getpid(), 0
         self._finalizer = weakref.finalize(self, _end, process, self.owner, self.shared)
         return process
 
@@ -233,10 +235,21 @@ class EmulatedSystem(StackedSystem):
         texts = [part.decode() for part in answer]
         return dict(zip(texts[::2], texts[1::2], strict=True))
 
-    def log(self) -> list[str]:
-        """Why the board refused calls and stopped engines, a line each."""
-        answer, _ = self._checked(Operation.LOG, [])
+    def log(self, start: int = 0) -> list[str]:
+        """Why the board refused calls and stopped engines, a line each, from a line on."""
+        answer, _ = self._checked(Operation.LOG, [NUMBER.pack(start)])
         return [line.decode() for line in answer]
+
+    def explain(self) -> str:
+        """Why engines stopped since this was asked last: the last lines of the log."""
+        try:
+            lines = self.log(self._told)
+        except OSError:
+            return "The emulated board has ended."
+        self._told += len(lines)
+        engines = [line for line in lines if not line.startswith("ioctl ")]
+        said = "; ".join(engines[-TOLD_LINES:]).rstrip(".")
+        return f"The emulated board says: {said}." if said else ""
 
     def schedule(self) -> list[str]:
         """What the engines have done in which order, if a seed fixes it: a line each."""

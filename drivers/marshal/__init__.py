@@ -41,8 +41,8 @@ class Marshal(Protocol):
     def steady(self, request: int) -> bool:
         """Whether the same call gives the same answer; clocks and waits do not."""
 
-    def bound(self, request: int, given: bytearray) -> None:
-        """Shortens a wait that would have no end."""
+    def fault(self, request: int, array: bytes) -> str:
+        """The fault of a device that a call told in this array, in words, or ''."""
 
     def name_of(self, request: int) -> str:
         """The header's name of an ioctl."""

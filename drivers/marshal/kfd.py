@@ -79,10 +79,9 @@ def user_range(request: int, given: bytearray) -> tuple[int, int] | None:
 
 PREFIXES = ("/dev/kfd", "/dev/dri/", "/sys/class/kfd/", "/sys/devices/virtual/kfd/",
             "/sys/class/drm/")
-_WAIT_LIMIT_MS = 1000
 _CREATE_QUEUE = kfd.struct_kfd_ioctl_create_queue_args
 _CREATE_EVENT = kfd.struct_kfd_ioctl_create_event_args
-_WAIT = kfd.struct_kfd_ioctl_wait_events_args
+_EVENT = kfd.struct_kfd_event_data
 _CALL = 0xFFFF  # of a request: its type and number (asm-generic/ioctl.h)
 _UNSTEADY = {
     number & _CALL
@@ -123,12 +122,20 @@ def steady(request: int) -> bool:
     return request & _CALL not in _UNSTEADY
 
 
-def bound(request: int, given: bytearray) -> None:
-    """Shortens WAIT_EVENTS to a second."""
-    field = _WAIT.timeout
-    if name_of(request) == "AMDKFD_IOC_WAIT_EVENTS" and len(given) >= ctypes.sizeof(_WAIT):
-        timeout = min(_parse(_WAIT, given).timeout, _WAIT_LIMIT_MS)
-        given[field.offset : field.offset + 4] = timeout.to_bytes(4, "little")
+def fault(request: int, array: bytes) -> str:
+    """WAIT_EVENTS tells of page faults and resets. (A signal's part of the union is shorter.)"""
+    if name_of(request) != "AMDKFD_IOC_WAIT_EVENTS":
+        return ""
+    size = ctypes.sizeof(_EVENT)
+    for at in range(0, len(array) - size + 1, size):
+        event = _EVENT.from_buffer_copy(array, at)
+        memory, hardware = event.memory_exception_data, event.hw_exception_data
+        if memory.gpu_id:
+            flags = [name for name, *_ in memory.failure._fields_ if getattr(memory.failure, name)]
+            return f"a memory exception at {memory.va:#x} ({', '.join(flags)})"
+        if hardware.gpu_id:
+            return f"a hardware exception (reset cause {hardware.reset_cause})"
+    return ""
 
 
 def name_of(request: int) -> str:

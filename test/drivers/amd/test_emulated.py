@@ -290,6 +290,25 @@ end:
         again.compute_queue().commands().barrier().submit().wait()
 
 
+def test_a_fault_tells_why_the_emulated_board_refused(own_board):
+    with open_device("AMD", system=own_board) as device:
+        program = device.load(kernels.multiply(device.target))
+        code = memory_view(program.entry_address, 64).cast("I")
+        code[0] = 0xFFFFFFFF
+        queue = device.compute_queue()
+        queue.commands().exec(program, (zeros(device, 1), 2.0, 5.0), (1, 1, 1)).submit()
+        with pytest.raises(DeviceFault, match=r"in kernel multiply, .*board says: .* ffffffff "):
+            queue.synchronize()
+    with open_device("AMD", system=own_board) as device:
+        copy = device.copy_queue()
+        memory_view(copy.ring.template, 4).cast("I")[0] = 0x77  # SDMA has no such packet
+        copy.commands().barrier().submit()
+        with pytest.raises(DeviceFault) as caught:
+            copy.synchronize()
+        assert "board says: gfx1100:0 SDMA queue" in str(caught.value)
+        assert "ffffffff" not in str(caught.value)  # told already
+
+
 def test_closing_a_device_never_empties_a_timeline_that_somebody_waits_for(own_board):
     timelines, seen = [], set()
 
