@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import os
 import threading
 import weakref
@@ -69,6 +70,7 @@ class GpuDevice(Device):
         """All is there: from here on `close` gives it back."""
         self.unusable = ""
         _open_devices.add(self)
+        _register_end()
 
     # ---- what a vendor brings ----
 
@@ -279,6 +281,12 @@ def check_index(name: str, kinds: list[str]) -> int:
     return index
 
 
+@functools.cache
+def _register_end() -> None:
+    """At exit: before the end of what was there when the first device was opened."""
+    atexit.register(_close_all)
+
+
 def _close_all() -> None:
     for device in list(_open_devices):
         device._end()
@@ -289,5 +297,4 @@ def _abandon_all() -> None:
         device.abandon()
 
 
-atexit.register(_close_all)
 os.register_at_fork(after_in_child=_abandon_all)
