@@ -2,8 +2,10 @@
 
 Calls are made again in their order with the recorded arguments, memory is mapped where it was,
 what the host had written is written, doorbells ring; statuses, answers, files and what the device
-has written are compared. A call that ends otherwise than it did stops the replay, because what
-follows needs it. Nothing in a file is trusted: what could harm this process is MalformedInput.
+has written are compared. Results that differ are then put right, so that each difference stands for
+itself. A call that ends otherwise than it did stops the replay, because what follows needs it.
+Waits are not called again, unless they told of a fault. Nothing in a file is trusted: what could
+harm this process is MalformedInput.
 """
 
 from __future__ import annotations
@@ -204,6 +206,9 @@ class Replayer:
 
     def _ioctl(self, record: Ioctl) -> None:
         marshal, request, given = self._marshal, record.request, bytearray(record.before)
+        faults = [marshal.fault(request, array.after) for array in record.arrays]
+        if not marshal.steady(request) and not any(faults):
+            return
         name = marshal.name_of(request)
         if len(given) != request >> 16 & 0x3FFF or len(record.after) != len(given):
             raise malformed(f"has {len(given)} bytes for the argument of {name}")
@@ -212,18 +217,18 @@ class Replayer:
         user = marshal.user_range(request, given)
         if user is not None and not self._mapped.holds(*user):
             raise malformed(f"gives memory to {name} that it has not mapped")
-        marshal.bound(request, given)
         argument = (ctypes.c_char * max(len(given), 1)).from_buffer(given or bytearray(1))
         buffers = [ctypes.create_string_buffer(each.before, len(each.before) or 1)
                    for each in record.arrays]  # fmt: skip
         for array, buffer in zip(record.arrays, buffers, strict=True):
             given[array.place : array.place + 8] = ctypes.addressof(buffer).to_bytes(8, "little")
-        self._same_end(
-            name, record.error,
-            lambda: self._system.ioctl(descriptor, request, ctypes.addressof(argument)),
-        )
+
+        def call() -> int:
+            return self._system.ioctl(descriptor, request, ctypes.addressof(argument))
+
+        self._same_end(name, record.error, call)
         if not marshal.steady(request):
-            return
+            return self._compare_faults(request, faults, buffers, call)
         for at, (recorded, replayed) in enumerate(zip(record.after, given, strict=True)):
             if recorded != replayed and at not in apart:
                 field_name = marshal.field_at(request, at)
@@ -238,6 +243,21 @@ class Replayer:
                 self._differs(
                     f"{name}, an array", *_first_difference(array.after, buffer.raw)
                 )
+
+    def _compare_faults(
+        self, request: int, recorded: list[str], arrays: list[ctypes.Array[ctypes.c_char]],
+        call: Callable[[], int],
+    ) -> None:
+        """A fault came: waits until one comes, because a wait may end earlier for other reasons."""
+        found: list[str] = []
+
+        def came() -> bool:
+            found[:] = [self._marshal.fault(request, array.raw) for array in arrays]
+            return any(found) or call() < 0
+
+        _until(came, self._timeout_s)
+        if found != recorded:
+            self._differs("faults", " and ".join(recorded), " and ".join(found) or "none")
 
     def _patch(self, record: Ioctl, given: bytearray, name: str) -> set[int]:
         """Puts our descriptors for the recorded ones; the bytes that are not compared."""
@@ -353,7 +373,7 @@ class Replayer:
         if not _until(lambda: word.value >= value, self._timeout_s):
             self._differs(
                 f"the timeline at {timeline:#x}", value,
-                f"{word.value} after {self._timeout_s:g} s",
+                f"{word.value} after {self._timeout_s:g} s. {self._system.explain()}".rstrip(),
             )
             raise _Stopped("a submission did not finish")
         runs = self._checked(record.runs)
@@ -365,6 +385,7 @@ class Replayer:
                     f"{len(content)} bytes that the device wrote at {address:#x}",
                     *_first_difference(content, found),
                 )
+                ctypes.memmove(address, content, len(content))
             self.report.result_bytes += len(content)
         self.report.finished += 1
 
