@@ -35,6 +35,9 @@ class KfdProcess:
 
     def close(self) -> None:
         """Closes the nodes, when nobody can use them through this System any more."""
+        if self._event_page is not None:
+            self.system.munmap(self._event_page.address, EVENT_PAGE_BYTES)
+            self._event_page = None
         for descriptor in self._renders.values():
             self.system.close(descriptor)
         self._renders.clear()
