@@ -173,8 +173,9 @@ class Recorder(StackedSystem):
             with self._lock:
                 self._put(Ioctl(descriptor, error, request, before, after, found))
                 if not error:
-                    owned = marshal.device_owned(request, bytearray(after), self._notes)
-                    self._memory.owned.extend(owned)
+                    self._memory.owned += marshal.device_owned(
+                        request, bytearray(before), bytearray(after), self._notes
+                    )
 
     # ---- memory ----
 
@@ -198,7 +199,7 @@ class Recorder(StackedSystem):
                 self._put(Mmap(known, error.errno or 0, memory, protection, flags, size_bytes,
                                offset, address))  # fmt: skip
                 raise
-            self._memory.forget(mapped, size_bytes)
+            self._forget(mapped, size_bytes)
             self._mapped[mapped] = size_bytes
             if memory and protection != PROT_NONE:
                 self._memory.watch(mapped, size_bytes)
@@ -226,9 +227,15 @@ class Recorder(StackedSystem):
         with self._lock:
             self._look()
             super().munmap(address, size_bytes)
-            self._memory.forget(address, size_bytes)
+            self._forget(address, size_bytes)
             self._mapped.pop(address, None)
             self._put(Munmap(0, address, size_bytes))
+
+    def _forget(self, address: int, size_bytes: int) -> None:
+        self._memory.forget(address, size_bytes)
+        self._pending = [
+            each for each in self._pending if not address <= each[0] < address + size_bytes
+        ]
 
     def _look(self) -> None:
         """Records what has changed, by the host unless a submission that was pending came."""

@@ -58,7 +58,9 @@ class Kfd:
 
     def close(self) -> None:
         """Closes the node. The kernel keeps what the process made until it ends or frees it."""
-        self.system.close(self.descriptor)
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            self.system.close(descriptor)
 
     def call(self, name: str, argument: ctypes.Structure) -> None:
         """One ioctl; EAGAIN and EINTR are asked again with the argument as the kernel left it."""

@@ -34,9 +34,12 @@ class Marshal(Protocol):
         """The program's own memory, address and bytes, that an allocation is to be made of."""
 
     def device_owned(
-        self, request: int, given: bytearray, notes: Notes
+        self, request: int, given: bytearray, after: bytearray, notes: Notes
     ) -> list[tuple[int, int]]:
-        """(address, bytes) that the device writes at moments of its own, since a call ended."""
+        """(address, bytes) that the device writes at moments of its own, since a call ended.
+
+        `after` is the argument as the call left it.
+        """
 
     def steady(self, request: int) -> bool:
         """Whether the same call gives the same answer; clocks and waits do not."""

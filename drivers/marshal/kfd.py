@@ -102,12 +102,12 @@ def is_memory(path: str) -> bool:
 
 
 def device_owned(
-    request: int, given: bytearray, notes: dict[int, tuple[int, int]]
+    request: int, given: bytearray, after: bytearray, notes: dict[int, tuple[int, int]]
 ) -> list[tuple[int, int]]:
-    """A queue's read pointer; the page of event mailboxes."""
+    """A queue's read pointer; the page of event mailboxes, which CREATE_EVENT may bring."""
     name = name_of(request)
     if name == "AMDKFD_IOC_ALLOC_MEMORY_OF_GPU":
-        args = _parse(_ALLOCATE, given)
+        args = _parse(_ALLOCATE, after)
         notes[args.handle] = (args.va_addr, args.size)
     elif name == "AMDKFD_IOC_CREATE_QUEUE":
         return [(_parse(_CREATE_QUEUE, given).read_pointer_address, 8)]
