@@ -179,9 +179,11 @@ class Indexing(Scans):
                 f"gather along axis {dim} has an index of the shape {index.shape} for a tensor of "
                 f"{self.shape}: it needs as many axes, and no other axis may be longer."
             )
+        if not self.ndim:
+            return self.reshape((1,)).gather(0, index.reshape((1,))).reshape(())
         source = self.shrink([None if a == axis else (0, n) for a, n in enumerate(index.shape)])
         fixed = all(isinstance(n, int) for n in (*self.shape, *index.shape))
-        if fixed and self.ndim and not self._requires_grad:
+        if fixed and not self._requires_grad:
             ranges = {a: index._range_along(a) for a in range(self.ndim) if a != axis}
             return source._gathered({**ranges, axis: index})
         # The adjoint of comparing and adding is a sum along one axis, that of a GATHER over all.

@@ -60,9 +60,13 @@ class LinearAlgebra(Hashing):
         if [self.shape[a] for a in a_axes] != [other.shape[b] for b in b_axes]:
             raise ShapeError(f"tensordot over {dims} of {self.shape} and {other.shape} do not fit.")
         shape = (*(self.shape[a] for a in a_rest), *(other.shape[b] for b in b_rest))
-        count = math.prod(self._fixed(a) for a in a_axes)
-        left = self.permute((*a_rest, *a_axes)).reshape((-1, count) if count else (0, 0))
-        return left.dot(other.permute((*b_axes, *b_rest)).reshape((count, -1))).reshape(shape)
+        count, rows, columns = (
+            math.prod(t._fixed(a) for a in axes)
+            for t, axes in ((self, a_axes), (self, a_rest), (other, b_rest))
+        )
+        left = self.permute((*a_rest, *a_axes)).reshape((rows, count))
+        right = other.permute((*b_axes, *b_rest)).reshape((count, columns))
+        return left.dot(right).reshape(shape)
 
     def addmm(
         self, mat1: Self, mat2: Self, beta: ConstType = 1, alpha: ConstType = 1

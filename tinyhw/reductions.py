@@ -172,7 +172,7 @@ class Reductions(Activations):
     def _shifted(self, axis: Axis) -> Self:
         """Less the maximum, so that no exponential overflows."""
         x = self._float()
-        return x - x.detach().max(axis, keepdim=True)
+        return x - x.detach()._reduce(Op.MAX, self._axes(axis), keepdim=True)
 
     @also_named(dim="axis")
     def softmax(self, axis: int = -1, dtype: DTypeLike | None = None) -> Self:

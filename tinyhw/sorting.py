@@ -188,7 +188,7 @@ class Sorting(Indexing):
             raise DtypeError("unique gives its elements sorted; sorted=False is not supported.")
         values, order = self.detach().flatten().sort()
         n = values._fixed(0)
-        before = values._one_later(0)
+        before = values._one_later(0) if n else values
         first = values.ne(before) | values._iota(n).eq(0)
         starts = first.nonzero().flatten()
         count = starts._fixed(0)

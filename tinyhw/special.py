@@ -117,7 +117,7 @@ class Special(Elementwise):
         for n in range(2 * x._terms(5, 11) + 1, 0, -2):
             series = 1 / n - square * series
         angle = z * series * 2.0**HALVINGS
-        right = (x < 0).where(-math.pi / 2, math.pi / 2)
+        right = x._sign_of() * (math.pi / 2)
         return steep.where(right - angle, angle).cast(self._float().dtype)
 
     def asin(self) -> Self:

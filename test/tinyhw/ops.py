@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from test.tinyhw import (
+    ops_edges,
     ops_functions,
     ops_indexing,
     ops_linalg,
@@ -16,6 +17,7 @@ from test.tinyhw.op_table import OPS, Op
 __all__ = [
     "OPS",
     "Op",
+    "ops_edges",
     "ops_functions",
     "ops_indexing",
     "ops_linalg",

@@ -66,7 +66,7 @@ case("cdist", lambda a, b: a.cdist(b), floats(5, 7), floats(4, 7, seed=1), their
      **_LOOSE)
 
 # ---- factorisations and inverses ----
-case("qr", lambda t: t.qr(), _BATCH, theirs=lambda t: torch.linalg.qr(t, "complete"), **_LOOSE)
+variant("qr", lambda t: t.qr(), _BATCH, theirs=lambda t: torch.linalg.qr(t, "complete"), **_LOOSE)
 variant("qr of few columns", lambda t: t.qr("reduced"), floats(6, 3), theirs=torch.linalg.qr,
         **_LOOSE)
 variant("qr of few rows", lambda t: t.qr(), floats(3, 5), gradient=False,
@@ -80,7 +80,7 @@ def _svd(t: Any) -> Any:
     return u.abs(), s, v.abs()
 
 
-case("svd", _svd, floats(5, 3), **_LOOSE)
+variant("svd", _svd, floats(5, 3), **_LOOSE)
 variant("svd of few rows", _svd, floats(2, 3, 4), **_LOOSE)
 variant("svd put together", lambda t: (lambda u, s, v: (u[:, :3] * s) @ v)(*t.svd()), floats(5, 3),
         theirs=lambda t: t, **_LOOSE)
@@ -89,7 +89,7 @@ variant("svd's orthogonal matrices", lambda t: [m @ m.T for m in t.svd()[::2]], 
 variant("svd of rank 1", lambda t: (lambda u, s, v: (s, u @ u.T))(*t.svd(full_matrices=False)),
         np.outer(floats(3), floats(3, seed=1)), gradient=False,
         theirs=lambda t: (torch.linalg.svdvals(t), torch.eye(3)), **_LOOSE)
-case("cholesky", lambda t: t.cholesky(), _DEFINITE, theirs=torch.linalg.cholesky, **_LOOSE)
+variant("cholesky", lambda t: t.cholesky(), _DEFINITE, theirs=torch.linalg.cholesky, **_LOOSE)
 variant("cholesky, upper", lambda t: t.cholesky(upper=True), _DEFINITE,
         theirs=lambda t: torch.linalg.cholesky(t, upper=True), **_LOOSE)
 case("inverse", lambda t: t.inverse(), _BATCH, **_LOOSE)
@@ -102,7 +102,7 @@ variant("det of a singular matrix", lambda t: t.det(), np.ones((3, 3), np.float3
 case("slogdet", lambda t: t.slogdet(), _BATCH, **_LOOSE,
      theirs=lambda t: (lambda sign, size: (sign.detach(), size))(*t.slogdet()))
 case("logdet", lambda t: t.logdet(), _DEFINITE, **_LOOSE)
-case("pinverse", lambda t: t.pinverse(), floats(5, 3), **_LOOSE)
+variant("pinverse", lambda t: t.pinverse(), floats(5, 3), **_LOOSE)
 
 
 def _newton_schulz(t: Any) -> Any:
