@@ -47,6 +47,11 @@ class Work(NamedTuple):
         timeline = self.timeline() if self.timeline else None
         return timeline.value if timeline else self.value
 
+    @property
+    def awaits(self) -> bool:
+        """Whether it is a wait for what has not come."""
+        return self.kind == "wait" and self.reached < self.value
+
     def __str__(self) -> str:
         if self.kind == "wait":
             return f"WAIT for {self.name} to reach {self.value} (it is at {self.reached})"

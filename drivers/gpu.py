@@ -34,8 +34,10 @@ from drivers.system import System
 from drivers.timeline import Home, Timeline
 
 QUEUES: Final = 64
-_IDLE_LOOKS: Final = 10  # close() gives up after this many looks, 10 ms apart, without progress
 _LOOK_NS: Final = 10_000_000
+_WAITING_LOOKS, _WORKING_LOOKS = 10, 200
+"""How many looks without progress close() has for a queue that waits for others, and for one whose
+kernels run: of those nothing is seen until their whole list has ended."""
 
 _open_devices: weakref.WeakSet[GpuDevice] = weakref.WeakSet()
 
@@ -243,9 +245,11 @@ class GpuDevice(Device):
     def _drain(self) -> None:
         for queue in list(self._queues):
             looks, before, point = 0, queue.progress, queue.last_point
-            while looks < _IDLE_LOOKS and not point.timeline.arrives(point.value, _LOOK_NS):
+            while not point.timeline.arrives(point.value, _LOOK_NS):
                 now = queue.progress
                 looks, before = (looks + 1 if now == before else 0), now
+                if looks >= (_WORKING_LOOKS if queue.works else _WAITING_LOOKS):
+                    break
 
     def _end(self) -> None:
         self.unusable = "closed"

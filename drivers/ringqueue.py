@@ -255,6 +255,12 @@ class RingQueue(Queue):
         """Changes while the queue gets on."""
         return self.timeline.value, self.hardware.read_pointer
 
+    @property
+    def works(self) -> bool:
+        """Whether kernels or copies may be running, rather than that it waits for others."""
+        works = self.flight.first(self.timeline.value)
+        return bool(works) and not any(work.awaits for work in works)
+
     def describe(self) -> str:
         """Where the queue stands: what it waits for, its next kernel, its pointers and timeline."""
         if self.closed:
@@ -269,13 +275,7 @@ class RingQueue(Queue):
         if reached >= self.ring.submitted:
             return f"Queue {self.name} is idle: {state}."
         works = self.flight.first(reached)
-        stuck = next(
-            (
-                i for i, work in enumerate(works)
-                if work.kind == "wait" and work.reached < work.value
-            ),
-            None,
-        )
+        stuck = next((i for i, work in enumerate(works) if work.awaits), None)
         place = "a list without a wait" if stuck is None else str(works[stuck])
         following = works if stuck is None else works[stuck:]
         kernel = next((work for work in following if work.kind == "kernel"), "no kernel")

@@ -52,7 +52,7 @@ class Engine(ABC):
         self.thread.start()
 
     def evict(self) -> None:
-        """Takes no packet more; what is under way is given up at its next wait."""
+        """Takes no packet more; what is under way is given up at its next packet or wait."""
         self.halted = True
         self._stop_word.value = 1
         self.native.ring()
@@ -66,7 +66,10 @@ class Engine(ABC):
             self.active.clear()
 
     def stop(self) -> None:
-        """Ends the thread; when it returns the engine touches nothing any more."""
+        """Ends the thread; if it has stopped, the engine touches nothing any more.
+
+        A grid that runs for longer than STOP_TIMEOUT_S does not stop: then the engine stays busy.
+        """
         self.halted = True
         self._stop_word.value = 1
         self.active.set()

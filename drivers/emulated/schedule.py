@@ -124,6 +124,8 @@ class Schedule:
 
     def step(self, engine: Engine, what: str) -> None:
         """Before a packet or a part of a grid. Raises Stopped."""
+        if engine.halted:
+            raise Stopped
 
     def slices(self, count: int) -> list[tuple[int, int]]:
         """The parts of a grid of workgroups, in the order to run them."""

@@ -66,6 +66,7 @@ class KfdProcess:
         self.atomics = threading.Lock()
         self.generation = 0
         self.translator: SimtEngine | None = None
+        self.lingering: list[Engine] = []  # queues that are destroyed, inside a grid still
         self._begin()
         self.schedule: Schedule = (
             Schedule(self.native) if seed is None
@@ -150,9 +151,17 @@ class KfdProcess:
                 self.translator = Translator(self.system, self.schedule.threads)
             return self.translator
 
+    def stop(self, queue_id: int) -> None:
+        """Ends a queue. One that is inside a long grid lingers, and with it what it may touch."""
+        queue = self.queues.pop(queue_id)
+        queue.stop()
+        if queue.thread.is_alive():
+            self.lingering.append(queue)
+
     def idle(self) -> bool:
         """Whether no engine is inside a packet."""
-        return not any(queue.busy for queue in self.queues.values())
+        self.lingering = [queue for queue in self.lingering if queue.thread.is_alive()]
+        return not self.lingering and not any(queue.busy for queue in self.queues.values())
 
     def fault(self, queue: Engine, fault: GpuFault) -> None:
         """A page fault: MEMORY events are signalled, the process's queues there are evicted."""
@@ -178,12 +187,13 @@ class KfdProcess:
     def reset(self) -> None:
         """Everything that the program owned goes."""
         with self.schedule.call(), self.lock:
-            for queue in list(self.queues.values()):
-                queue.stop()
+            for number in list(self.queues):
+                self.stop(number)
             for allocation in list(self.allocations.values()):
                 from drivers.emulated.amd import memory
 
                 memory.discard(self, allocation)
-            self.host.collect()
+            if self.idle():
+                self.host.collect()
             self._begin()
             self.schedule.reset()

@@ -140,10 +140,9 @@ def _find(process: KfdProcess, number: int, missing: int) -> Engine:
 
 
 def destroy(process: KfdProcess, args: Any, call: Call) -> None:
-    """AMDKFD_IOC_DESTROY_QUEUE: the engine has stopped when it returns."""
+    """AMDKFD_IOC_DESTROY_QUEUE: the engine takes no packet more when it returns."""
     queue = _find(process, args.queue_id, errno.EINVAL)
-    queue.stop()
-    del process.queues[args.queue_id]
+    process.stop(args.queue_id)
     for buffer in queue.properties.buffers:
         buffer.busy -= 1
 
