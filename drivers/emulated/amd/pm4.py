@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ Words = list[int]
 TYPE_3, TYPE_2 = 3, 2
 ONE_DWORD_NOP = 0x3FFF  # a NOP of this count is a header alone
 IB_DEPTH_LIMIT = 2  # an indirect buffer may call one more
+BUFFERS = 256  # whose packets a queue remembers
 
 # Fields that kfdtest's structures lack: (dword, shift, width), as Mesa writes them.
 WAIT_REG_MEM64 = {
@@ -173,6 +175,7 @@ class ComputeEngine(Engine):
         self.depth = 0  # of indirect buffers
         self.chosen = (1 << len(self.banks)) - 1  # XCCs that do packets
         self.chained: Words | None = None
+        self.straight: dict[bytes, list[tuple[str, Callable[[], None]]]] = {}  # by content
         modern = gpu.board.modern_cache_packets
         packets = CACHE_PACKETS[modern]
         self.acquire_dword, self.release_dword = packets.acquire[0], packets.release[0]
@@ -307,7 +310,8 @@ class ComputeEngine(Engine):
             self.read_pointer.value = read & self.ring_mask
         return after
 
-    def _packet(self, opcode: int, words: Words) -> None:
+    def _checked(self, opcode: int, words: Words) -> tuple[str, Callable[[Words], None]]:
+        """A packet's name and what does it. Raises BadPacket."""
         entry = self.table.get(opcode)
         if entry is None:
             raise BadPacket(f"opcode {opcode:#04x} is none of this engine's")
@@ -318,6 +322,10 @@ class ComputeEngine(Engine):
             raise BadPacket(f"{name}: {len(words) - 1} body dwords, not {sizes}")
         if reserved is not None:
             check_reserved(name, words, reserved)
+        return name, handler
+
+    def _packet(self, opcode: int, words: Words) -> None:
+        name, handler = self._checked(opcode, words)
         if opcode not in UNNOTICED:
             self.schedule.step(self, name)
         if opcode in SHARED or len(self.banks) == 1:
@@ -331,6 +339,10 @@ class ComputeEngine(Engine):
     # Registers and dispatches.
 
     def _set_registers(self, words: Words) -> None:
+        self.registers.update(self._assigned(words))
+
+    def _assigned(self, words: Words) -> dict[int, int]:
+        """What a SET packet sets. Raises BadPacket."""
         opcode = words[0] >> 8 & 0xFF
         low, high = SPACES[opcode]
         offset, index = words[1] & 0xFFFF, words[1] >> 28
@@ -339,7 +351,7 @@ class ComputeEngine(Engine):
         values = words[2:]
         if not values or low + offset + len(values) > high:
             raise BadPacket(f"SET register: {len(values)} from {low + offset:#x}, end {high:#x}")
-        self.registers.update(enumerate(values, low + offset))
+        return dict(enumerate(values, low + offset))
 
     def _dispatch(self, words: Words) -> None:
         self.dispatcher.run(words[1], words[2], words[3], words[4])
@@ -498,7 +510,8 @@ class ComputeEngine(Engine):
             raise BadPacket("INDIRECT_BUFFER: not valid")
         if address & 3 or not size or extract(words, fields["vmid"]):
             raise BadPacket(f"INDIRECT_BUFFER: {size} dwords at {address:#x}")
-        buffer = self.memory.words(address, size)
+        content = self.memory.read(address, 4 * size)
+        buffer = list(struct.unpack(f"<{size}I", content))
         if extract(words, fields["chain"]):
             if not self.depth:
                 raise BadPacket("INDIRECT_BUFFER: a ring cannot be chained")
@@ -506,11 +519,54 @@ class ComputeEngine(Engine):
             return
         if self.depth == IB_DEPTH_LIMIT:
             raise BadPacket(f"INDIRECT_BUFFER: nested deeper than {IB_DEPTH_LIMIT}")
+        straight = self.straight.get(content)
+        if straight is None:
+            if len(self.straight) == BUFFERS:
+                self.straight.clear()
+            straight = self.straight[content] = self._straight(buffer)
         self.depth += 1
         try:
-            self._execute(buffer, None)
+            if not straight:
+                self._execute(buffer, None)
+            for name, action in straight:
+                if name:
+                    self.schedule.step(self, name)
+                action()
         finally:
             self.depth -= 1
+
+    def _straight(self, words: Words) -> list[tuple[str, Callable[[], None]]]:
+        """The packets of a buffer that go one after the other and are all good: name and action.
+
+        Settings of registers are joined, and have no name. Empty if it is not such a buffer.
+        """
+        at = 0
+        steps: list[tuple[str, Callable[[], None]]] = []
+        joined: dict[int, int] | None = None
+        while at < len(words) and len(self.banks) == 1:
+            header = words[at]
+            size = (header >> 16 & 0x3FFF) + 2
+            opcode = header >> 8 & 0xFF
+            if header >> 30 != TYPE_3 or at + size > len(words) or opcode not in self.table:
+                return []
+            if opcode == nv.PACKET3_INDIRECT_BUFFER:
+                return []
+            packet = words[at : at + size]
+            try:
+                name, handler = self._checked(opcode, packet)
+                values = self._assigned(packet) if opcode in SPACES else None
+            except BadPacket:
+                return []  # which is said when its turn comes
+            if values is None:
+                joined = None
+                steps.append((name, functools.partial(handler, packet)))
+            elif joined is None:
+                joined = values
+                steps.append(("", functools.partial(self.registers.update, joined)))
+            else:
+                joined.update(values)
+            at += size
+        return steps
 
     def _choose(self, words: Words) -> int:
         """PRED_EXEC: how many dwords behind it are for the chosen XCCs only."""
