@@ -18,7 +18,7 @@ from drivers.emulated.native import EQUAL, GREATER_EQUAL, NOT_EQUAL
 from drivers.emulated.nv import semaphore
 from drivers.emulated.nv.compute import ComputeObject
 from drivers.emulated.nv.copy_engine import CopyObject
-from drivers.emulated.nv.methods import Write, class_methods, decode
+from drivers.emulated.nv.methods import class_methods, decode
 from drivers.emulated.schedule import NOT_RUNG, Comparison
 
 if TYPE_CHECKING:
@@ -126,21 +126,20 @@ class Channel(engine.Engine):
 
     def run_segment(self, words: list[int]) -> None:
         """Does the methods of a segment."""
-        for write in decode(words, self.methods):
+        for subchannel, offset, value in decode(words, self.methods):
             if self.halted:
                 return
-            if write.offset < HOST_METHODS_END:
-                self._host(write)
-            else:
-                target = self.bound.get(write.subchannel)
-                if target is None:
-                    raise BadPacket(
-                        f"method {write.offset:#x} on subchannel {write.subchannel}, "
-                        "which has no object"
-                    )
-                self.error_code = target.error_code
-                target.write(write.offset, write.value)
-                self.error_code = nv.ROBUST_CHANNEL_PBDMA_ERROR
+            if offset < HOST_METHODS_END:
+                self._host(subchannel, offset, value)
+                continue
+            target = self.bound.get(subchannel)
+            if target is None:
+                raise BadPacket(
+                    f"method {offset:#x} on subchannel {subchannel}, which has no object"
+                )
+            self.error_code = target.error_code
+            target.write(offset, value)
+            self.error_code = nv.ROBUST_CHANNEL_PBDMA_ERROR
 
     def finish(self) -> None:
         """Waits until everything that was begun is done."""
@@ -152,15 +151,15 @@ class Channel(engine.Engine):
 
     # The host's methods.
 
-    def _host(self, write: Write) -> None:
-        method = self.methods.find(write.offset, write.value)
-        if method.name in ("SET_OBJECT", "DMA_NOP", "NUMBER_OF_SUBCHANNELS"):  # all are 0
-            self._bind(write.subchannel, write.value)
+    def _host(self, subchannel: int, offset: int, value: int) -> None:
+        if not offset:  # SET_OBJECT: other names of the header are 0 too
+            self._bind(subchannel, value)
             return
-        self.state[method.name] = write.value
+        method = self.methods.find(offset, value)
+        self.state[method.name] = value
         handler = self.handlers.get(method.name)
         if handler is not None:
-            handler(write.value)
+            handler(value)
 
     def _bind(self, subchannel: int, value: int) -> None:
         number = self.methods.get("SET_OBJECT", "NVCLASS", value)

@@ -45,6 +45,8 @@ class ClassMethods:
                 method = Method(name, index, fields, mask)
                 self.by_offset[place[0] + index * (place[1] if len(place) > 1 else 0)] = method
             self.by_name[name] = method
+        self.get = functools.lru_cache(FIELD_VALUES)(self._get)
+        self.named = functools.lru_cache(FIELD_VALUES)(self._named)
 
     def find(self, offset: int, value: int) -> Method:
         """The method at an offset, for a value. Raises BadPacket."""
@@ -55,12 +57,12 @@ class ClassMethods:
             raise BadPacket(f"{method.name} = {value:#x}: reserved bits {value & ~method.mask:#x}")
         return method
 
-    def get(self, method: str, field: str, value: int) -> int:
+    def _get(self, method: str, field: str, value: int) -> int:
         """A field of a method's value; 0 where this class has no such field."""
         shift, width = self.by_name[method].fields.get(field, (0, 0))
         return value >> shift & (1 << width) - 1
 
-    def named(self, method: str, field: str, value: int) -> str:
+    def _named(self, method: str, field: str, value: int) -> str:
         """The name of a field's value, or its number."""
         number = self.get(method, field, value)
         for name, known in self.values.get(f"{method}.{field}", {}).items():
@@ -69,6 +71,7 @@ class ClassMethods:
         return str(number)
 
 
+FIELD_VALUES = 4096  # that are remembered: programs write few different ones
 ARRAYS = {"LOAD_INLINE_QMD_DATA": 64, "SET_SCG_COMPUTE_SCHEDULING_PARAMETERS": 16}
 
 
@@ -95,50 +98,63 @@ def class_methods(module: str, class_number: int) -> ClassMethods:
     return ClassMethods(module, class_number)
 
 
-class Write(NamedTuple):
-    """One method that a pushbuffer writes."""
+Write = tuple[int, int, int]  # subchannel, offset in bytes, value
+
+
+class Header(NamedTuple):
+    """The first word of a method, taken apart: how often and by how much its address moves."""
 
     subchannel: int
     offset: int
-    value: int
+    words: int
+    first_step: int
+    step: int
+    immediate: int | None = None
+    ends: bool = False
 
 
-OPCODE, COUNT = "DMA_SEC_OP", "DMA_METHOD_COUNT"
-ADDRESS, SUBCHANNEL, IMMEDIATE = "DMA_METHOD_ADDRESS", "DMA_METHOD_SUBCHANNEL", "DMA_IMMD_DATA"
+@functools.lru_cache(maxsize=4096)
+def header_of(word: int, methods: ClassMethods) -> Header:
+    """A header. Raises BadPacket."""
 
-
-def decode(words: list[int], header: ClassMethods) -> Iterator[Write]:
-    """The methods of one segment of a pushbuffer. Raises BadPacket."""
-    operations: dict[str, int] = header.values["ENTRY.DMA_SEC_OP"]
-    places = header.entry
-
-    def get(word: int, field: str) -> int:
-        shift, width = places[field]
+    def get(field: str) -> int:
+        shift, width = methods.entry[field]
         return word >> shift & (1 << width) - 1
 
+    operations: dict[str, int] = methods.values["ENTRY.DMA_SEC_OP"]
+    operation = get("DMA_SEC_OP")
+    subchannel, offset = get("DMA_METHOD_SUBCHANNEL"), get("DMA_METHOD_ADDRESS") << 2
+    if operation == operations["IMMD_DATA_METHOD"]:
+        return Header(subchannel, offset, 0, 0, 0, get("DMA_IMMD_DATA"))
+    if operation == operations["END_PB_SEGMENT"]:
+        return Header(subchannel, offset, 0, 0, 0, ends=True)
+    steps = {
+        operations["INC_METHOD"]: (4, 4), operations["NON_INC_METHOD"]: (0, 0),
+        operations["ONE_INC"]: (4, 0),
+    }.get(operation)
+    if steps is None:
+        raise BadPacket(f"method header {word:#x}: operation {operation}")
+    return Header(subchannel, offset, get("DMA_METHOD_COUNT"), *steps)
+
+
+def decode(words: list[int], methods: ClassMethods) -> Iterator[Write]:
+    """The methods of one segment of a pushbuffer. Raises BadPacket."""
     at, end = 0, len(words)
     while at < end:
         word = words[at]
         at += 1
         if not word:
             continue  # DMA_NOP
-        operation, subchannel = get(word, OPCODE), get(word, SUBCHANNEL)
-        offset = get(word, ADDRESS) << 2
-        if operation == operations["IMMD_DATA_METHOD"]:
-            yield Write(subchannel, offset, get(word, IMMEDIATE))
-            continue
-        if operation == operations["END_PB_SEGMENT"]:
+        subchannel, offset, count, step, later, immediate, ends = header_of(word, methods)
+        if ends:
             return
-        steps = {
-            operations["INC_METHOD"]: (4, 4), operations["NON_INC_METHOD"]: (0, 0),
-            operations["ONE_INC"]: (4, 0),
-        }.get(operation)
-        count = get(word, COUNT)
-        if steps is None:
-            raise BadPacket(f"method header {word:#x}: operation {operation}")
+        if immediate is not None:
+            yield subchannel, offset, immediate
+            continue
         if at + count > end:
             raise BadPacket(f"method header {word:#x}: {count} words, {end - at} are left")
-        for index in range(count):
-            yield Write(subchannel, offset, words[at + index])
-            offset += steps[0] if index == 0 else steps[1]
+        for index in range(at, at + count):
+            yield subchannel, offset, words[index]
+            offset += step
+            step = later
         at += count
