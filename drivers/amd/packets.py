@@ -241,6 +241,14 @@ _GFX9 = {opcode_of(each): each for each in (*_COMMON, RELEASE_MEM_GFX9, ACQUIRE_
 _GFX10 = {opcode_of(each): each for each in (*_COMMON, RELEASE_MEM_GFX10, ACQUIRE_MEM_GFX10)}
 
 
+_OPCODE_NAMES = {
+    value: name.removeprefix("PACKET3_")
+    for name, value in reversed(vars(pm4_nv).items())  # of two names the first in the header
+    if name.startswith("PACKET3_") and isinstance(value, int) and value < 256
+}
+_ONE_DWORD = (1 << 14) - 1  # count of a NOP that is its header only
+
+
 def decode_stream(words: Sequence[int], gfx9: bool = False) -> Iterator[tuple[int, Packet | str]]:
     """The packets of a stream with their offsets; what is unknown is a sentence."""
     known, at = (_GFX9 if gfx9 else _GFX10), 0
@@ -249,11 +257,14 @@ def decode_stream(words: Sequence[int], gfx9: bool = False) -> Iterator[tuple[in
         if pm4_nv.CP_PACKET_GET_TYPE(header) != pm4_nv.PACKET_TYPE3:
             yield at, f"{header:#010x} is no type-3 packet"
             return
-        size = pm4_nv.CP_PACKET_GET_COUNT(header) + 2
-        opcode = pm4_nv.CP_PACKET3_GET_OPCODE(header)
+        count, opcode = pm4_nv.CP_PACKET_GET_COUNT(header), pm4_nv.CP_PACKET3_GET_OPCODE(header)
+        size = 1 if opcode == pm4_nv.PACKET3_NOP and count == _ONE_DWORD else count + 2
         layout, body = known.get(opcode), list(words[at : at + size])
-        if layout is None or len(body) < layout.size_dwords:
-            yield at, f"opcode {opcode:#x} with {size} dwords"
+        name = _OPCODE_NAMES.get(opcode, "unknown")
+        if len(body) < size:
+            yield at, f"opcode {opcode:#x} ({name}): {len(body)} of its {size} dwords"
+        elif layout is None or size < layout.size_dwords:
+            yield at, f"opcode {opcode:#x} ({name}) with {size} dwords"
         else:
             yield at, decode(layout, body)
         at += size

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from autogen import sdma_v4, sdma_v5, sdma_v6
-from drivers.fields import Field, Layout, Packet, decode, fields_of
+from drivers.fields import Field, Layout, Packet, decode, fields_of, get
 
 POLL_FOREVER = 0xFFF  # retry_count of POLL_REGMEM: all ones never gives up
 UNCACHED = 3  # mtype of a FENCE: MTYPE_UC
@@ -50,8 +50,12 @@ class SdmaPackets:
                 yield at, f"opcode {words[at] & 0xFF} with sub-opcode {words[at] >> 8 & 0xFF}"
                 return
             size = layout.size_dwords
-            if layout is self.write:  # the count is that of its data, less one
-                size += (words[at + 3] & 0xFFFFF) + 1
+            if layout is self.write and at + size <= len(words):
+                count = get(words[at : at + size], layout.fields["count"])
+                size += count + 1  # the count is that of its data, less one
+            if at + size > len(words):
+                yield at, f"{layout.name}: {len(words) - at} of its {size} dwords"
+                return
             yield at, decode(layout, words[at : at + size])
             at += size
 

@@ -155,7 +155,7 @@ def test_a_stream_prints_decoded():
     shown = [str(packet) for _, packet in packets.decode_stream(words)]
     assert shown == [
         "SET_SH_REG(reg_offset=524, values=[1])", "DISPATCH_DIRECT(dim_x=7, dispatch_initiator=5)",
-        "opcode 0x12 with 2 dwords",
+        "opcode 0x12 (CLEAR_STATE) with 2 dwords",
     ]
     words = [0, 0, *SDMA_5.write(1, 2, dst_addr=0x1000, count=1).encode(), *SDMA_5.trap().encode()]
     assert [(at, packet.layout.name) for at, packet in SDMA_5.decode_stream(words)] == [
