@@ -74,6 +74,10 @@ class NvProgram(GpuProgram):
         struct.pack_into("<I", bank, places.stack, _LOCAL_END - LOCAL_RESERVED_BYTES)
         return bytes(bank)
 
+    def change_bank(self, offset: int, content: bytes) -> None:
+        """Puts other bytes into every later launch's bank 0: for experiments."""
+        self._bank = self._bank[:offset] + content + self._bank[offset + len(content) :]
+
     def bank(self, grid: tuple[Size, Size, Size], arguments: bytes) -> bytearray:
         """Bank 0 of one launch; what Vars stand for is 0."""
         bank = bytearray(self._bank)
