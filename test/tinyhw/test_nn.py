@@ -11,7 +11,7 @@ import pytest
 
 from test.tinyhw.compare import equal, floats, torch
 from tinyhw import Tensor, dtypes, nn
-from tinyhw.errors import GradientError, SettingError, ShapeError, TinyhwError
+from tinyhw.errors import DtypeError, GradientError, SettingError, ShapeError, TinyhwError
 from tinyhw.nn.state import (
     StateMismatch,
     get_parameters,
@@ -33,6 +33,11 @@ LAYERS: list[tuple[str, Any, Any, tuple[int, ...]]] = [
      torch.nn.ConvTranspose2d(2, 4, 3, 2, 1, 1), (2, 2, 3, 4)),
     ("ConvTranspose1d", nn.ConvTranspose1d(2, 3, 3, 2), torch.nn.ConvTranspose1d(2, 3, 3, 2),
      (2, 2, 4)),
+    ("Conv3d", nn.Conv3d(2, 3, 2, padding=1), torch.nn.Conv3d(2, 3, 2, padding=1), (1, 2, 3, 3, 2)),
+    ("ConvTranspose3d", nn.ConvTranspose3d(2, 3, 2, 2), torch.nn.ConvTranspose3d(2, 3, 2, 2),
+     (1, 2, 2, 3, 2)),
+    ("Sequential", nn.Sequential(nn.Linear(4, 5), nn.ReLU(inplace=True), nn.Linear(5, 2)),
+     torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.ReLU(), torch.nn.Linear(5, 2)), (3, 4)),
     ("LayerNorm", nn.LayerNorm(5), torch.nn.LayerNorm(5), (2, 3, 5)),
     ("LayerNorm two", nn.LayerNorm((3, 5)), torch.nn.LayerNorm((3, 5)), (2, 3, 5)),
     ("GroupNorm", nn.GroupNorm(2, 4), torch.nn.GroupNorm(2, 4), (2, 4, 3, 3)),
@@ -65,6 +70,40 @@ def test_a_layer(name: str, ours: Any, theirs: Any, shape: tuple[int, ...]) -> N
     reference = dict(theirs.named_parameters())
     for key, p in get_state_dict(ours).items():
         equal(p.grad, reference[key].grad, 1e-3, 1e-3)
+
+
+FUNCTIONS: list[tuple[str, tuple[Any, ...], tuple[int, ...]]] = [
+    *((name, (), (3, 4)) for name in (
+        "Identity", "ReLU", "ReLU6", "Sigmoid", "Tanh", "SiLU", "Mish", "Hardswish", "Hardsigmoid",
+        "Softsign", "LogSigmoid", "Tanhshrink", "GELU", "ELU", "CELU", "SELU", "LeakyReLU",
+        "Softplus", "Hardtanh", "Softshrink", "Hardshrink", "GLU")),
+    ("GELU", ("tanh",), (3, 4)), ("LeakyReLU", (0.3,), (3, 4)), ("Threshold", (0.1, 2.0), (3, 4)),
+    ("Softmax", (1,), (3, 4)), ("LogSoftmax", (0,), (3, 4)), ("Softmin", (1,), (3, 4)),
+    ("Flatten", (), (2, 3, 4)), ("Unflatten", (1, (2, 2)), (3, 4)),
+    ("PixelShuffle", (2,), (1, 4, 2, 3)), ("PixelUnshuffle", (2,), (1, 1, 4, 2)),
+    ("Upsample", (None, 2.0), (1, 2, 3, 2)), ("Upsample", ((5, 3), None, "bilinear"), (1, 2, 3, 2)),
+    ("MaxPool1d", (2,), (1, 2, 5)), ("MaxPool2d", (3, 2, 1), (1, 2, 6, 5)),
+    ("MaxPool3d", (2, None), (1, 1, 4, 3, 2)), ("AvgPool1d", (2, 1), (1, 2, 5)),
+    ("AvgPool2d", ((2, 3), None, 1, True), (1, 2, 6, 5)), ("AvgPool3d", (2,), (1, 1, 4, 3, 2)),
+    ("AdaptiveAvgPool1d", (3,), (1, 2, 5)), ("AdaptiveAvgPool2d", ((2, None),), (1, 2, 5, 3)),
+    ("AdaptiveAvgPool3d", (1,), (1, 2, 3, 2, 2)), ("AdaptiveMaxPool1d", (3,), (1, 2, 5)),
+    ("AdaptiveMaxPool2d", (2,), (1, 2, 5, 3)), ("AdaptiveMaxPool3d", (1,), (1, 2, 3, 2, 2)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "arguments", "shape"), FUNCTIONS,
+                         ids=[f"{n}{a}" for n, a, _ in FUNCTIONS])
+def test_a_layer_without_parameters(
+    name: str, arguments: tuple[Any, ...], shape: tuple[int, ...]
+) -> None:
+    x = floats(*shape)
+    ours, theirs = getattr(nn, name)(*arguments), getattr(torch.nn, name)(*arguments)
+    equal(ours(Tensor(x)), theirs(torch.tensor(x)), 1e-5, 1e-6)
+
+
+def test_an_argument_that_a_layer_does_not_know_is_named() -> None:
+    with pytest.raises(DtypeError, match=r"ReLU takes inplace.*nonsense"):
+        nn.ReLU(nonsense=1)
 
 
 def test_batch_norm_in_training_and_after() -> None:
