@@ -347,9 +347,9 @@ class Arithmetic(Layout):
         odd = (below * 0.5).trunc().ne(below * 0.5)
         return ((rest > 0.5) | (rest.eq(0.5) & odd)).where(below + 1, below)
 
-    def const_like(self, value: ConstType, dtype: DType | None = None) -> Self:
-        """`value` everywhere, in the shape of self."""
-        return self._constant(value, dtype)._broadcast_to(self.shape)
+    def const_like(self, b: ConstType, dtype: DType | None = None) -> Self:
+        """The number b everywhere, in the shape of self."""
+        return self._constant(b, dtype)._broadcast_to(self.shape)
 
     # ---- operators ----
     def __add__(self, x: Self | ConstType) -> Self:

@@ -97,9 +97,10 @@ class Creation(LinearAlgebra):
         fill_value: ConstType,
         dtype: DTypeLike | None = None,
         device: str | None = None,
+        buffer: bool = True,
         requires_grad: bool | None = None,
     ) -> Self:
-        """`fill_value` everywhere."""
+        """`fill_value` everywhere. `buffer` is tinygrad's: storage is made here once it is used."""
         if not is_scalar(fill_value):
             raise DtypeError(f"A tensor is filled with a number, not with {fill_value!r}.")
         wanted = python_dtype(fill_value) if dtype is None else to_dtype(dtype)
@@ -155,9 +156,11 @@ class Creation(LinearAlgebra):
         except (OSError, EOFError, ValueError, zlib.error) as error:
             raise TensorError(f"Cannot read {url}: {error}.", operation="from_url") from error
 
-    def full_like(self, fill_value: ConstType, **kwargs: Any) -> Self:
+    def full_like(
+        self, fill_value: ConstType, dtype: DTypeLike | None = None, **kwargs: Any
+    ) -> Self:
         """`fill_value` in the shape, dtype and place of self."""
-        return type(self).full(self.shape, fill_value, **self._like(kwargs))
+        return type(self).full(self.shape, fill_value, **self._like(kwargs, dtype))
 
     def zeros_like(self, **kwargs: Any) -> Self:
         """0 in the shape, dtype and place of self."""
@@ -167,12 +170,12 @@ class Creation(LinearAlgebra):
         """1 in the shape, dtype and place of self."""
         return self.full_like(1, **kwargs)
 
-    def empty_like(self, **kwargs: Any) -> Self:
+    def empty_like(self, dtype: DTypeLike | None = None, **kwargs: Any) -> Self:
         """Storage in the shape, dtype and place of self."""
-        return type(self).empty(self.shape, **self._like(kwargs))
+        return type(self).empty(self.shape, **self._like(kwargs, dtype))
 
-    def _like(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        return {"device": self.device, "dtype": self.dtype} | kwargs
+    def _like(self, kwargs: dict[str, Any], dtype: DTypeLike | None = None) -> dict[str, Any]:
+        return {"device": self.device, "dtype": dtype or self.dtype} | kwargs
 
     # ---- ranges ----
     @classmethod

@@ -190,21 +190,21 @@ class Movement(Casts):
         return wide.reshape((*before, n * repeats, *after))
 
     # ---- cutting and padding ----
-    def shrink(self, limits: Sequence[Sequence[Any] | None]) -> Self:
+    def shrink(self, arg: Sequence[Sequence[Any] | None]) -> Self:
         """The part [start, stop) of each axis; None keeps an axis."""
-        if len(limits) != self.ndim:
-            raise ShapeError(f"shrink has {len(limits)} limits for the {self.ndim} axes.")
-        arg = tuple(
+        if len(arg) != self.ndim:
+            raise ShapeError(f"shrink has {len(arg)} limits for the {self.ndim} axes.")
+        limits = tuple(
             (0, n) if limit is None else (to_extent(limit[0]), to_extent(limit[1]))
-            for n, limit in zip(self.shape, limits, strict=True)
+            for n, limit in zip(self.shape, arg, strict=True)
         )
-        for (start, stop), n in zip(arg, self.shape, strict=True):
+        for (start, stop), n in zip(limits, self.shape, strict=True):
             known = isinstance(start, int) and isinstance(stop, int) and isinstance(n, int)
             if known and not 0 <= start <= stop <= n:
                 raise IndexOutOfRange(
                     f"Cannot shrink an axis of {n} to [{start}, {stop}) in the shape {self.shape}."
                 )
-        return self._move(self._node.shrink(arg))
+        return self._move(self._node.shrink(limits))
 
     def pad(self, padding: Padding, mode: str = "constant", value: ConstType = 0.0) -> Self:
         """Elements added before and after along axes; negative amounts take some away.

@@ -115,9 +115,9 @@ class Random(Creation):
         drawn = (-2 * (1 - radius).log()).sqrt() * (angle * (2 * math.pi)).cos()
         return _finished(drawn.cast(wanted).contiguous(), requires_grad)
 
-    def randn_like(self, **kwargs: Any) -> Self:
+    def randn_like(self, dtype: DTypeLike | None = None, **kwargs: Any) -> Self:
         """Normal, in the shape, dtype and place of self."""
-        return type(self).randn(self.shape, **self._like(kwargs))
+        return type(self).randn(self.shape, **self._like(kwargs, dtype))
 
     @classmethod
     def randint(

@@ -54,8 +54,9 @@ _FROM_NUMPY: dict[str, DType] = {d.name: d for d in dtypes.all if d is not dtype
 
 # Methods of tinygrad's or torch's tensors that a program may well ask for.
 NOT_YET = frozenset(
-    """allreduce fold geomspace hash linalg mode multinomial polygon searchsorted shard
-    tril_indices triu_indices""".split()
+    """allreduce custom_kernel decode_hevc_frame digamma erfinv fold gcd geomspace grid_sample hash
+    histc lcm lgamma lu matrix_exp mode multinomial random_bits renorm searchsorted shard
+    shard_ shard_like tril_indices triu_indices""".split()
 )
 
 
@@ -179,8 +180,10 @@ class Tensor(Names):
         return f"<Tensor ({shape}) {self.dtype.name} on {self.device}, {state}{grad}>"
 
     # ---- writing ----
-    def clone(self) -> Self:
+    def clone(self, device: str | None = None) -> Self:
         """The same values in storage of their own, which no write to this tensor changes."""
+        if device is not None and Device.canonicalize(device) != self.device:
+            return self.to(device).clone()
         new = self._derive(self._node)
         if new._requires_grad:  # the gradient passes, so the values stay an expression
             return self._derive(self._node.contiguous())

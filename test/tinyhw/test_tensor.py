@@ -277,3 +277,17 @@ def test_writes_at_a_variables_position() -> None:
 def test_a_position_may_be_a_variable() -> None:
     i = Variable("i", 0, 5).bind(4)
     assert Tensor(np.arange(12).reshape(6, 2))[i].tolist() == [8, 9]
+
+
+def test_arguments_stand_where_tinygrad_has_them() -> None:
+    t = Tensor([[1, 2], [3, 4]])
+    assert t.full_like(2, dtypes.float16).dtype is dtypes.float16
+    assert t.empty_like(dtypes.int8).dtype is dtypes.int8
+    assert Tensor.full((2,), 1, "float64", None, False).dtype is dtypes.float64
+    assert Tensor.arange(0, 3, 1, "int64").dtype is dtypes.int64
+    assert Tensor.eye(2, None, "int32").dtype is dtypes.int32
+    assert t.shrink(arg=((0, 1), None)).shape == (1, 2)
+    assert t.const_like(b=3).tolist() == [[3, 3], [3, 3]]
+    copy = t.clone(t.device)
+    copy += 1
+    assert t.tolist() == [[1, 2], [3, 4]]
