@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import weakref
 from typing import Final
 
@@ -214,5 +213,3 @@ def _choose(gpus: list[GpuNode], name: str) -> GpuNode:
         )
     return gpu
 
-
-os.register_at_fork(after_in_child=process.forget_parent)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import weakref
 from typing import Final
 
 from drivers.amd.abi import AGE_MINOR, MISSING_REMEDY, Kfd
@@ -16,7 +15,8 @@ from drivers.amd.memory import HOST, GpuMemory
 from drivers.amd.topology import GpuNode
 from drivers.blocks import Block
 from drivers.nodes import open_node
-from drivers.system import RealSystem, System
+from drivers.once import OncePerSystem
+from drivers.system import System
 
 EVENT_PAGE_BYTES: Final = 0x8000  # kfd_events.h: 4096 events of 8 bytes
 
@@ -87,28 +87,8 @@ class KfdProcess:
                 self.close()
 
 
-_REAL: Final = RealSystem()
-_KEY: Final = "_kfd_process"  # kept in the System itself, so that both go together
-_processes: weakref.WeakSet[KfdProcess] = weakref.WeakSet()
-_lock = threading.Lock()
-
-
-def process_of(system: System | None) -> KfdProcess:
-    """The process's one connection through a System (the real one, if none is given)."""
-    key = system or _REAL
-    with _lock:
-        found = vars(key).get(_KEY)
-        if not isinstance(found, KfdProcess):
-            found = KfdProcess(key)
-            vars(key)[_KEY] = found
-            _processes.add(found)
-        return found
-
-
-def forget_parent() -> None:
-    """In a forked child: the nodes are the parent's; the child opens its own."""
-    global _lock
-    _lock = threading.Lock()
-    for each in list(_processes):
-        vars(each.system).pop(_KEY, None)
-    _processes.clear()
+_processes: Final = OncePerSystem(KfdProcess, KfdProcess)
+process_of: Final = _processes.of
+"""The process's one connection through a System (the real one, if none is given)."""
+forget_parent: Final = _processes.forget
+"""In a forked child: the next device opens nodes of its own."""

@@ -7,9 +7,7 @@ share it. The nodes stay open when a device is closed, and the next one uses the
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
-import weakref
 from typing import Any, Final, NamedTuple
 
 from autogen import nv_555
@@ -18,12 +16,12 @@ from drivers.errors import SystemCallFailed
 from drivers.nv.board import NvGpu
 from drivers.nv.rm import Rm
 from drivers.nv.uvm import Uvm
+from drivers.once import OncePerSystem
 from drivers.system import (
     MAP_ANONYMOUS,
     MAP_NORESERVE,
     MAP_PRIVATE,
     PROT_NONE,
-    RealSystem,
     System,
 )
 
@@ -134,31 +132,6 @@ class NvProcess:
                 self.close()
 
 
-_REAL: Final = RealSystem()
-_KEY: Final = "_nv_process"  # kept in the System itself, so that both go together
-_processes: weakref.WeakSet[NvProcess] = weakref.WeakSet()
-_lock = threading.Lock()
-
-
-def process_of(system: System | None) -> NvProcess:
-    """The process's one connection through a System (the real one, if none is given)."""
-    key = system or _REAL
-    with _lock:
-        found = vars(key).get(_KEY)
-        if not isinstance(found, NvProcess):
-            found = NvProcess(key)
-            vars(key)[_KEY] = found
-            _processes.add(found)
-        return found
-
-
-def _forget_parent() -> None:
-    """In a forked child: the nodes are the parent's; the child opens its own."""
-    global _lock
-    _lock = threading.Lock()
-    for each in list(_processes):
-        vars(each.system).pop(_KEY, None)
-    _processes.clear()
-
-
-os.register_at_fork(after_in_child=_forget_parent)
+_processes: Final = OncePerSystem(NvProcess, NvProcess)
+process_of: Final = _processes.of
+"""The process's one connection through a System (the real one, if none is given)."""

@@ -10,10 +10,11 @@ import contextlib
 import ctypes
 import errno
 import itertools
+import os
 from typing import Any, Final
 
 from autogen import nv_555
-from drivers.errors import HardwareError, SystemCallFailed
+from drivers.errors import ForkedProcess, HardwareError, SystemCallFailed
 from drivers.nodes import close_node, open_node
 from drivers.nv.abi import Abi
 from drivers.system import System
@@ -57,6 +58,7 @@ class Rm:
     def __init__(self, system: System, device: str) -> None:
         self.system, self.device = system, device
         self._handles = itertools.count(_FIRST_HANDLE)
+        self._process = os.getpid()
         self.descriptor = open_node(system, CONTROL_NODE, device, MISSING_REMEDY)
         try:
             self.abi = Abi(self._version(), device)
@@ -88,6 +90,16 @@ class Rm:
             close_node(self.system, file)
         return next((word for word in words if word[:3].isdecimal() and "." in word), "")
 
+    def check_process(self) -> None:
+        """Refuses calls in a fork: the client belongs to the node, and what is freed is gone."""
+        if os.getpid() != self._process:
+            raise ForkedProcess(
+                f"{self.device} was opened by process {self._process}, which forked this one "
+                f"({os.getpid()}).",
+                device=self.device, operation="check",
+                remedy="Open the device in the child, or start it with the 'spawn' method.",
+            )
+
     # ---- the calls ----
 
     def escape(
@@ -95,6 +107,7 @@ class Rm:
         descriptor: int | None = None,
     ) -> None:
         """One ioctl of a node of the driver."""
+        self.check_process()
         size = ctypes.sizeof(argument)
         request = _READ_WRITE << 30 | size << 16 | nv_555.NV_IOCTL_MAGIC << 8 | number
         node = self.descriptor if descriptor is None else descriptor

@@ -42,6 +42,7 @@ class Uvm:
 
     def call(self, name: str, descriptor: int | None = None, **values: Any) -> None:
         """One call; fields that this version's structure lacks are left out."""
+        self.rm.check_process()
         abi = self.rm.abi
         argument: Any = abi.make(f"{name}_PARAMS", **values)
         node = self.descriptor if descriptor is None else descriptor

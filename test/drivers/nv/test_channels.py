@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
 
 import pytest
 
 from drivers import open_device
-from drivers.errors import ArgumentMismatch, DeviceFault, DeviceHang
+from drivers.errors import ArgumentMismatch, DeviceFault, DeviceHang, ForkedProcess
 from drivers.nv.channel import LENGTH_LIMIT, gpfifo_entry
 from drivers.variables import Var
 
@@ -153,6 +155,26 @@ def test_kernels_are_not_for_copy_queues_nor_for_strange_machines(nv_device) -> 
     code = CodeObject("k", "sm_75", b"\x7fELF", 0, ())
     with pytest.raises(ArgumentMismatch, match="is for sm_75; NV:0 is sm_90"):
         nv_device.load(code)
+
+
+def test_a_forks_end_takes_nothing_from_its_parent(nv_device) -> None:
+    data, other = filled(nv_device, b"abcdefgh" * 9000), nv_device.alloc(72_000)
+    queue = nv_device.copy_queue()
+    child = os.fork()
+    if not child:  # drops what it has inherited, and finds that it may not use it
+        status = 1
+        with contextlib.suppress(BaseException):
+            with pytest.raises(ForkedProcess):
+                nv_device.alloc(8)
+            with pytest.raises(ForkedProcess):
+                nv_device.gpu.memory_bytes()
+            nv_device.gpu_memory.blocks.clear()
+            nv_device._process.close()
+            status = 0
+        os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    queue.commands().copy(other, data).submit().wait()
+    assert other.cpu_view() == data.cpu_view()
 
 
 def test_an_entry_of_the_ring_is_as_the_header_says() -> None:
