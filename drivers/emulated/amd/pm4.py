@@ -37,6 +37,7 @@ Words = list[int]
 TYPE_3, TYPE_2 = 3, 2
 ONE_DWORD_NOP = 0x3FFF  # a NOP of this count is a header alone
 IB_DEPTH_LIMIT = 2  # an indirect buffer may call one more
+CHAIN_LIMIT = 1 << 16  # buffers that follow each other; more never end
 BUFFERS = 256  # whose packets a queue remembers
 
 # Fields that kfdtest's structures lack: (dword, shift, width), as Mesa writes them.
@@ -264,7 +265,7 @@ class ComputeEngine(Engine):
 
         Raises BadPacket; what is not all there yet is left in the ring.
         """
-        at = predicated = 0
+        at = predicated = links = 0
         count, chosen = len(words), self.chosen
         while at < count:
             if at >= predicated:
@@ -291,6 +292,10 @@ class ComputeEngine(Engine):
                     self._packet(opcode, words[at : at + size])
                 at = self._step(at, size, count, base)
                 if self.chained is not None:
+                    links += 1
+                    if links > CHAIN_LIMIT:
+                        raise BadPacket(f"INDIRECT_BUFFER: a chain of {links} has no end")
+                    self.schedule.step(self, "INDIRECT_BUFFER")
                     words, self.chained = self.chained, None
                     at, count = 0, len(words)
             elif kind == TYPE_2:

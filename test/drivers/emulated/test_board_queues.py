@@ -170,6 +170,25 @@ def test_indirect_buffers_nest_once_and_chain(client: Client) -> None:
     queue.destroy()
 
 
+@pytest.mark.parametrize("seed", [None, 1])
+def test_a_chain_without_end_is_a_hang_and_its_queue_can_be_destroyed(seed: int | None) -> None:
+    system = EmulatedSystem("gfx1100", seed=seed)
+    client = Client(system)
+    code = client.alloc(4096, HOST)
+    loop = put_words(code, indirect(code.address, 4, chain=True))
+    queue = Queue(client, COMPUTE)
+    queue.put(indirect(code.address, loop))
+    if seed is None:  # while it goes round
+        queue.destroy()
+        queue = Queue(client, COMPUTE)
+        queue.put(indirect(code.address, loop))
+    until(lambda: any("has no end" in line for line in system.log()))
+    queue.destroy()
+    assert not any("did not stop" in line for line in system.log())
+    client.close()
+    system.shut_down()
+
+
 def test_conditional_execution_skips(client: Client) -> None:
     memory = client.alloc(4096, VISIBLE)
     skipped = write_data(memory.address, 7)
