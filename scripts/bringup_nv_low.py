@@ -183,8 +183,8 @@ def timestamps(bench: Bench) -> Seen:
             "Is RELEASE_TIMESTAMP's second half the time?",
         )
     return Seen(
-        f"{gpu_ns / 1e6:.2f} ms by the GPU's clock, {least / 1e6:.2f} to {most / 1e6:.2f} ms by the "
-        "host's", {"gpu_ns": gpu_ns, "least_ns": least, "most_ns": most},
+        f"{gpu_ns / 1e6:.2f} ms by the GPU's clock, {least / 1e6:.2f} to {most / 1e6:.2f} ms by "
+        "the host's", {"gpu_ns": gpu_ns, "least_ns": least, "most_ns": most},
     )
 
 
