@@ -162,6 +162,11 @@ def _nv_missing() -> tuple[str, str]:
 def _open_nv(name: str, *, system: System | None = None, **options: Any) -> Device:
     from drivers.nv.device import NvDevice
 
+    if os.environ.get("RECORD") and system is None:
+        raise DeviceNotAvailable(
+            "RECORD is set, but only AMD devices can be recorded so far.", device=name,
+            operation="open", remedy="Unset RECORD.",
+        )
     return NvDevice(name, system=system or emulated_system("NV"), **options)
 
 

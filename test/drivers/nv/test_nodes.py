@@ -110,6 +110,13 @@ def test_probing_says_what_is_missing_and_emulation_offers_itself(monkeypatch) -
     assert probe("NV")[0] == works
 
 
+def test_what_cannot_be_recorded_says_so(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("EMULATE", "sm_90")
+    monkeypatch.setenv("RECORD", str(tmp_path / "run.rec"))
+    with pytest.raises(DeviceNotAvailable, match="only AMD devices can be recorded"):
+        open_device("NV")
+
+
 def test_a_status_becomes_a_sentence_and_an_errno() -> None:
     check_status(0, "allocating", "NV:0")
     with pytest.raises(SystemCallFailed, match="NV_ERR_INVALID_CLASS, 0x22") as caught:
