@@ -41,20 +41,20 @@ def explain(
 ) -> DeviceFault:
     """The error for a code in a channel's notifier."""
     name = _CODES.get(code, "an unknown error")
-    running_text = either(running)
+    running_text, said = either(running), rm.system.explain()
     if code == MMU_FAULT and (found := _fault_address(rm, debugger)):
         address, kind, access = found
         verb, reason = _ACCESSES.get(access, "accessed"), _REASONS.get(kind, f"fault type {kind}")
         return DeviceFault(
             f"{memory.device} {verb} {address:#x} ({reason}) in {running_text}; "
-            f"{neighbour(memory.nearest(address), address, running)}.",
+            f"{neighbour(memory.nearest(address), address, running)}. {said}".rstrip(),
             device=memory.device, operation="memory access", remedy=_REMEDY,
         )
     what = "met a page fault whose address it does not tell" if code == MMU_FAULT else (
         f"stopped its channel with error {code} ({name})"
     )
     return DeviceFault(
-        f"{memory.device} {what} in {running_text}.",
+        f"{memory.device} {what} in {running_text}. {said}".rstrip(),
         device=memory.device,
         operation="memory access" if code == MMU_FAULT else "channel", remedy=_REMEDY,
     )

@@ -226,6 +226,7 @@ class Dispatcher:
                     fault = self.engine.process.simt().run(Dispatch(
                         memory=self.ranges.now(), groups=part, gfx=board.name,
                         thread_ids="packed" if board.packed_thread_ids else "separate",
+                        end_address=self.engine.stop_address,
                         **launch._asdict(),
                     ))
                 if fault is not None:

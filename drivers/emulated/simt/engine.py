@@ -82,6 +82,11 @@ class Dispatch(NamedTuple):
     """The scalar register that receives the wave's offset in the scratch that the program
     allotted; −1 where waves find their scratch without it."""
     loop_budget: int = LOOP_BUDGET
+    end_address: int = 0
+    """Of a 32-bit word of this process: once it is not 0 no more workgroups are begun. 0: none."""
+
+
+_NEVER = ctypes.c_uint32(0)
 
 
 def _mxcsr(float_mode: int) -> int:
@@ -270,14 +275,14 @@ class Engine:
         wave_bytes = _scratch_of_a_wave(dispatch)
         all_lanes = (1 << lanes) - 1
         struct.pack_into(
-            "<QQQQQQQQQQQqqqQQQQQQQq", job, 0,
+            "<QQQQQQQQQQQqqqQQQQQQQqQ", job, 0,
             first, end, 0, dispatch.grid[0], dispatch.grid[1], full, tail, waves,
             (1 << rest) - 1 if rest else all_lanes,
             scalars.buffer_info()[0], len(scalars), *dispatch.group_ids,
             ids.buffer_info()[0], (1 if dispatch.thread_ids == "packed" else 3) * lanes * 4,
             dispatch.loop_budget, _mxcsr(dispatch.float_mode), wave_bytes,
             kernel.state_bytes if kernel.has_barrier else 0, all_lanes,
-            dispatch.scratch_register,
+            dispatch.scratch_register, dispatch.end_address or ctypes.addressof(_NEVER),
         )
         addresses = [
             self._prepare(number, context, kernel, dispatch, waves, ctypes.addressof(job), ranges)

@@ -64,6 +64,7 @@ JOB_SCRATCH_WAVE_BYTES = 144
 JOB_STATE_STRIDE = 152  # 0 where the waves of a workgroup need not wait for each other
 JOB_FULL_EXEC = 160  # EXEC of a wave with all lanes
 JOB_SCRATCH_REGISTER = 168  # receives a wave's offset in that scratch, −1 for none
+JOB_END_AT = 176  # address of a 32-bit word: no more workgroups are begun once it is not 0
 JOB_BYTES = 192
 
 FAULT_MEMORY, FAULT_HANG = 1, 2

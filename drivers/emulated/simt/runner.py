@@ -126,6 +126,7 @@ define internal void @run(ptr %context) {{
 entry:
 {_field("job", "context", layout.CONTEXT_JOB, "ptr")}{fields}
 {_field("states", "context", layout.CONTEXT_STATES, "ptr")}
+{_field("end.at", "job", layout.JOB_END_AT, "ptr")}
 {_field("scratch", "context", layout.CONTEXT_SCRATCH)}
 {_field("scratch.offset", "context", layout.CONTEXT_SCRATCH_OFFSET)}
 {_field("scalars", "job", layout.JOB_SCALARS, "ptr")}
@@ -142,7 +143,10 @@ take:
   %left = icmp ult i64 %group, %count
   %stopped = load atomic i64, ptr %stop.at monotonic, align 8
   %running = icmp eq i64 %stopped, 0
-  %go = and i1 %left, %running
+  %ended = load atomic i32, ptr %end.at monotonic, align 4
+  %wanted = icmp eq i32 %ended, 0
+  %going = and i1 %running, %wanted
+  %go = and i1 %left, %going
   br i1 %go, label %begin, label %done
 begin:
   %group.x = urem i64 %group, %grid.x

@@ -222,3 +222,13 @@ def test_an_endless_kernel_is_a_hang_and_the_board_goes_on(launcher: Launcher) -
     kernel = launcher.load(SCALE)
     launcher.queue.put(*launcher.packets(kernel, 1, launcher.out.address, 1))
     until(launcher.finished)
+
+
+def test_a_queue_in_the_middle_of_a_grid_of_billions_is_destroyed(launcher: Launcher) -> None:
+    kernel = launcher.load(SCALE.replace("mul i32 %g, 64", "mul i32 %g, 0"))
+    before = len(launcher.client.system.log())
+    launcher.queue.put(*launcher.packets(kernel, (1 << 32) - 1, launcher.out.address, 8))
+    until(lambda: launcher.values(64)[63] == 3 * 63 + 8)
+    launcher.queue.destroy()
+    assert launcher.client.system.log(before) == []
+    assert not launcher.finished()
