@@ -349,13 +349,18 @@ _FORMATS: dict[str, Callable[[Words, Fields], Instruction]] = {
 }
 
 
+def _registers(operand: Operand) -> bool:
+    """Whether it is a scalar register that has a neighbour."""
+    return operand.kind == "s" and operand.index <= EXEC + 1
+
+
 def _wide_masks(instruction: Instruction) -> Instruction:
     """The same in a wave of 64 lanes: a mask of lanes is a pair of scalar registers, even first."""
     for side in ("dst", "src"):
         operands = getattr(instruction, side)
         if any(operand.type == "m32" for operand in operands):
             setattr(instruction, side, tuple(
-                o._replace(type="m64", index=o.index & ~(o.kind == "s")) if o.type == "m32" else o
+                o._replace(type="m64", index=o.index & ~_registers(o)) if o.type == "m32" else o
                 for o in operands
             ))
     return instruction

@@ -79,7 +79,8 @@ def _plain(given: Operand, halves: tuple[str, str, str]) -> str:
         if given.type in ("b16", "i16", "u16"):
             return f"{_HALVES[index - 240]:#x}"
         if index == 248:
-            return "0.15915494309189532" if count > 1 and given.type != "p64" else (
+            # Doubles: one, or four as a matrix instruction adds them.
+            return "0.15915494309189532" if count in (2, 8) and given.type != "p64" else (
                 "0.1592" if given.type[1:] == "16" and halves is _NAMED else "0.15915494"
             )
         return _FLOATS[index - 240]
@@ -348,7 +349,7 @@ def _mnemonic(i: Instruction, generation: Generation) -> str:
         short_only = _SHORT_ONLY - _LONG_ON_GFX9 if generation.gfx9 else _SHORT_ONLY
         return name + (control.strip() or ("" if control or i.name in short_only else "_e32"))
     if i.format == "VOP3":
-        short = generation is RDNA2 and i.name in ("v_pipeflush", "v_clrexcp")
+        short = not generation.halves and i.name in ("v_pipeflush", "v_clrexcp")
         long = not short and i.name not in generation.opcodes["VOP3"].values()
         return name + ("_e64" if long or control else "") + control
     return name + ("_e64" if control else "") + control

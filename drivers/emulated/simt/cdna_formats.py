@@ -70,6 +70,8 @@ def shape(name: str) -> Shape:
 def matrix(words: Words, name: str, f: Fields) -> Instruction:
     """A matrix instruction; a read or write of an accumulation register."""
     if name == "v_accvgpr_read_b32":
+        if f["src0"] < FIRST_VGPR:
+            words.refuse("reads what is no accumulation register")
         accumulator = Operand("v", (f["src0"] & 255) + FIRST_ACCUMULATOR, "b32")
         return Instruction(
             words.pc, 0, "VOP3P", name, (Operand("v", f["vdst"], "b32"),), (accumulator,)
