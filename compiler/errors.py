@@ -54,6 +54,18 @@ class UnsupportedType(CompilerError):
     code = "KC102"
 
 
+class NotDecided(CompilerError, TypeError):
+    """A condition on Variables is used as if it were true or false already."""
+
+    code = "KC103"
+
+
+class NotAnIndex(CompilerError, TypeError):
+    """Something else than an integer stands in index arithmetic."""
+
+    code = "KC104"
+
+
 class ToolMissing(CompilerError):
     """A program or library that compiles is not installed."""
 

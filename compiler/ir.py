@@ -15,12 +15,14 @@ import functools
 import hashlib
 import itertools
 import math
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import IntEnum, auto
 from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakValueDictionary
 
 from compiler.dtype import ConstType, DType, dtypes
+from compiler.errors import NotAnIndex, NotDecided
 
 Extent: TypeAlias = "int | Node"
 Shape: TypeAlias = "tuple[Extent, ...]"
@@ -322,11 +324,27 @@ class Node:
             return f"{self.arg}" if self.dtype is dtypes.index else f"{self.dtype.name}({self.arg})"
         if self.op is Op.VARIABLE:
             return str(self.arg[0])
+        if self.op is Op.BIND:
+            return f"{self.src[0]}={self.src[1]}"
+        if self.op in _SIGNS and self.src[0].dtype is dtypes.index:
+            return _SIGNS[self.op].join(map(_factor_text, self.src))
         if self.op is Op.RANGE:
             return f"{'k' if self.arg[1] else 'i'}{self.arg[0]}"
         inner = ", ".join(map(repr, self.src))
         arg = "" if self.arg is None else f"[{self.arg}]"
         return f"{self.op.name}{arg}({inner})"
+
+    def __bool__(self) -> bool:
+        """True, as for any object, but that what Variables decide cannot be asked yet."""
+        if self.op is Op.CONST and self.dtype is dtypes.bool:
+            return bool(self.arg)
+        if self.op is Op.CMPLT and self.src[0].dtype is dtypes.index:
+            raise NotDecided(
+                f"Python asks whether {self!r}, which a Variable decides at each launch.",
+                operation="bool",
+                remedy="Compare inside the computation (`where`), or before binding the Variable.",
+            )
+        return True
 
     # ---- index arithmetic (dtypes.index), simplified as it is written ----
     def __add__(self, other: Extent) -> Node:
@@ -371,7 +389,24 @@ class Node:
 
 def index(value: Extent) -> Node:
     """`value` as an index node."""
-    return value if isinstance(value, Node) else _index_constant(int(value))
+    if isinstance(value, Node):
+        return value
+    try:
+        return _index_constant(operator.index(value))
+    except TypeError:
+        raise NotAnIndex(
+            f"A Variable is combined with a {type(value).__name__}, not with an integer.",
+            operation="index",
+            remedy="In arithmetic with a Tensor the Tensor stands first: `tensor * n`.",
+        ) from None
+
+
+def _factor_text(node: Node) -> str:
+    """A node as it stands within a sum or product."""
+    return f"({node!r})" if node.op in _SIGNS else repr(node)
+
+
+_SIGNS = {Op.ADD: " + ", Op.MUL: " * ", Op.IDIV: " // ", Op.MOD: " % ", Op.CMPLT: " < "}
 
 
 @functools.lru_cache(4096)
@@ -405,7 +440,8 @@ def _infer_shape(op: Op, src: tuple[Node, ...], arg: Any) -> Shape:
             shape = src[0].shape
             return tuple(shape[axis] for axis in arg)
         case Op.PAD:
-            return tuple(n + lo + hi for n, (lo, hi) in zip(src[0].shape, arg, strict=True))
+            padded = (n + lo + hi for n, (lo, hi) in zip(src[0].shape, arg, strict=True))
+            return tuple(_extent(extent) for extent in padded)
         case Op.SHRINK:
             return tuple(_extent(stop - start) for start, stop in arg)
         case Op.FLIP | Op.CONTIGUOUS | Op.COPY | Op.DETACH | Op.ASSIGN | Op.AFTER:
@@ -484,7 +520,7 @@ def substitute(root: Node, replacements: Mapping[Node, Node]) -> Node:
         src = tuple(done[s] for s in node.src)
         arg = _substitute_arg(node.arg, replacements)
         if arg is node.arg:
-            done[node] = node.with_src(src)
+            done[node] = symbolic.with_sources(node, src)
         else:
             done[node] = Node(node.op, node.dtype, src, arg)
             done[node].origin = node.origin

@@ -7,7 +7,9 @@ remainder are towards minus infinity with a positive divisor. Conditions are boo
 
 from __future__ import annotations
 
+import functools
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import TypeAlias
 
@@ -310,50 +312,51 @@ def mod(a: Node, b: Node) -> Node:
 
 
 def _divide_symbolic(a: Node, b: Node) -> tuple[Node, Node]:
-    """Quotient and remainder by a divisor with Variables in it."""
-    if a is b:
-        return index(1), index(0)
-    terms, constant = linear(a)
-    divisor = _factors(b) if len(linear(b)[0]) == 1 and linear(b)[1] == 0 else [b]
-    whole: Terms = {}
-    rest: Terms = {}
-    extra = 0
-    for term, factor in terms.items():
-        factors = _factors(term)
-        left = list(factors)
-        for f in divisor:
-            if f in left:
+    """Quotient and remainder by a divisor with Variables in it: a division of polynomials."""
+    lead, scale = max(linear(b)[0].items(), key=lambda item: (len(_factors(item[0])), item[1]))
+    whole, rest = index(0), a
+    while (quotient := _quotient(rest, lead, scale)) is not None:
+        whole, rest = add(whole, quotient), add(rest, mul(quotient, mul(b, index(-1))))
+    if _is_below(rest, b):
+        return whole, rest
+    if bounds(rest)[0] < 0:  # machines divide what is negative otherwise
+        whole, rest = index(0), a
+    quotient_rest = Node(Op.IDIV, dtypes.index, (rest, b))
+    return add(whole, quotient_rest), Node(Op.MOD, dtypes.index, (rest, b))
+
+
+def _quotient(a: Node, lead: Node, scale: int) -> Node | None:
+    """The first term of `a` that `scale * lead` divides, divided by it."""
+    for term, factor in linear(a)[0].items():
+        left = _factors(term)
+        if factor % scale == 0 and all(left.count(f) >= n for f, n in _counted(lead)):
+            for f in _factors(lead):
                 left.remove(f)
-            else:
-                rest[term] = factor
-                break
-        else:
-            quotient = index(1)
-            for f in left:
-                quotient = mul(quotient, f)
-            parts, number = linear(mul(quotient, index(factor)))
-            extra += number
-            for part, times in parts.items():
-                _accumulate(whole, part, times)
-    remainder = from_linear(rest, constant)
-    if _is_below(remainder, b):
-        return from_linear(whole, extra), remainder
-    quotient_rest = Node(Op.IDIV, dtypes.index, (remainder, b))
-    return add(from_linear(whole, extra), quotient_rest), Node(Op.MOD, dtypes.index, (remainder, b))
+            return functools.reduce(mul, left, index(factor // scale))
+    return None
+
+
+def _counted(term: Node) -> list[tuple[Node, int]]:
+    return list(Counter(_factors(term)).items())
 
 
 def _is_below(x: Node, limit: Node) -> bool:
     """Whether 0 <= x < limit certainly holds for a limit with Variables in it."""
-    low, high = bounds(x)
-    if low < 0:
+    if bounds(x)[0] < 0:
         return False
-    if high < bounds(limit)[0]:
-        return True
     terms, constant = linear(x)
-    if len(terms) != 1 or constant > 0:
-        return False
-    ((term, factor),) = terms.items()
-    return factor == 1 and term.op is Op.RANGE and term.src[0] is limit
+    most: Node = index(constant)
+    for term, factor in terms.items():
+        factors = _factors(term)
+        if any(bounds(f)[0] < 0 for f in factors):
+            return False
+        if factor > 0:  # at the last position of each RANGE
+            most = add(most, functools.reduce(mul, map(_last, factors), index(factor)))
+    return bounds(add(limit, mul(most, index(-1))))[0] > 0
+
+
+def _last(factor: Node) -> Node:
+    return add(factor.src[0], index(-1)) if factor.op is Op.RANGE else factor
 
 
 # ---- conditions ----
@@ -419,11 +422,14 @@ def rebuild(root: Node, replacements: Mapping[Node, Node]) -> Node:
     done: dict[Node, Node] = dict(replacements)
     for node in toposort(root, lambda n: n not in replacements):
         if node not in done:
-            done[node] = _rebuilt(node, tuple(done[s] for s in node.src))
+            done[node] = with_sources(node, tuple(done[s] for s in node.src))
     return done[root]
 
 
-def _rebuilt(node: Node, src: tuple[Node, ...]) -> Node:
+def with_sources(node: Node, src: tuple[Node, ...]) -> Node:
+    """`node` on other sources, simplified if it is index arithmetic on scalars."""
+    if node.shape:
+        return node.with_src(src)
     if node.dtype is dtypes.index and node.op in _CONSTRUCTORS:
         return _CONSTRUCTORS[node.op](*src)
     if node.op is Op.CMPLT and src[0].dtype is dtypes.index:

@@ -10,11 +10,12 @@ import math
 from typing import Self, TypeVar
 
 from compiler.dtype import ConstType, DType, dtypes, least_upper_dtype
-from compiler.ir import Op
-from tinyhw.core import also_named, float_dtype, is_scalar, python_dtype
+from compiler.ir import Node, Op
+from tinyhw.core import also_named, float_dtype, is_scalar, python_dtype, to_extent
 from tinyhw.errors import DtypeError, ShapeError
 from tinyhw.layout import Layout
 from tinyhw.movement import broadcast_shape
+from tinyhw.variable import Variable
 
 T = TypeVar("T", bound="Arithmetic")
 
@@ -29,6 +30,11 @@ class Arithmetic(Layout):
         """`other` as a tensor; a scalar gets the type that it has beside this one."""
         if isinstance(other, Arithmetic):
             return other
+        if isinstance(other, Node | Variable):
+            extent = to_extent(other)
+            if isinstance(extent, Node):
+                return self._wrap(extent.cast(weak_dtype(1, self.dtype)), self._device)
+            other = extent
         if not is_scalar(other):
             raise DtypeError(f"A tensor meets {other!r}, which is neither a tensor nor a number.")
         return self._constant(other, weak_dtype(other, self.dtype))

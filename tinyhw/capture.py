@@ -22,6 +22,7 @@ from tinyhw.memory_plan import buffers_of, plan_memory
 from tinyhw.prepare import walk
 from tinyhw.realize import Recording, arguments_of, copy_bytes, device_of
 from tinyhw.schedule import CopyCall, Item, KernelCall
+from tinyhw.variable import Condition
 
 
 @dataclass
@@ -51,11 +52,15 @@ class Capture:
 
     `inputs` names the BUFFERs that change from call to call. `state` are the other BUFFERs that
     exist outside of the capture, which keeps them; `written` those that it writes, and
-    `written_inputs` the names of inputs that it writes.
+    `written_inputs` the names of inputs that it writes. `conditions` are what the Variables'
+    values must fulfil.
     """
 
-    def __init__(self, recording: Recording, inputs: dict[Node, str]) -> None:
+    def __init__(
+        self, recording: Recording, inputs: dict[Node, str], conditions: list[Condition]
+    ) -> None:
         self.inputs = inputs
+        self.conditions = conditions
         self.variables: dict[str, int] = {}
         self.state: set[Node] = set()
         self.written: set[Node] = set()
@@ -142,13 +147,10 @@ class Capture:
         return DeviceCopy(storage.held(item.destination), source or storage.held(item.source))
 
     # ---- replaying ----
-    def replay(
-        self, inputs: dict[str, storage.Held], variables: dict[str, int] | None = None
-    ) -> None:
+    def replay(self, inputs: dict[str, storage.Held], variables: dict[str, int]) -> None:
         """Runs everything once more with other inputs; returns before it has finished."""
         values: dict[str, Buffer | int] = {name: held.buffer for name, held in inputs.items()}
-        if variables:
-            values.update(variables)
+        values.update(variables)
         start_ns = time.perf_counter_ns() if DEBUG >= 2 else 0
         points: list[Point] = []
         for step in self.steps:

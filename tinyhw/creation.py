@@ -15,12 +15,21 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from compiler.dtype import ConstType, DType, dtypes
-from compiler.ir import Extent, Node, Op, Shape
-from tinyhw.core import DTypeLike, is_scalar, is_whole_storage, python_dtype, to_dtype, to_shape
+from compiler.ir import Extent, Node, Op, Shape, index
+from tinyhw.core import (
+    DTypeLike,
+    is_scalar,
+    is_whole_storage,
+    python_dtype,
+    to_dtype,
+    to_extent,
+    to_shape,
+)
 from tinyhw.device import Device
 from tinyhw.errors import DtypeError, NotSupported, ShapeError, TensorError
 from tinyhw.linalg import LinearAlgebra
 from tinyhw.movement import product
+from tinyhw.variable import Variable, require_not_negative, without_value
 
 URL_TIMEOUT_S = 30.0  # between two packets
 
@@ -191,12 +200,12 @@ class Creation(LinearAlgebra):
         """start, start + step, ... below stop; one argument is the stop."""
         if stop is None:
             start, stop = 0, start
-        extents = to_shape((stop,)) if not is_scalar(stop) else (stop,)
-        if isinstance(extents[0], Node):
-            if start != 0 or step != 1:
-                raise NotSupported("arange up to a Variable starts at 0 and steps by 1.")
+        if isinstance(start, Node | Variable) or isinstance(stop, Node | Variable):
+            extents = to_extent(start), to_extent(stop)
+            if step != 1:
+                raise NotSupported("arange between Variables steps by 1.")
             wanted = dtypes.default_int if dtype is None else to_dtype(dtype)
-            return cls._made(Node.iota(extents[0]).cast(wanted), device, requires_grad)
+            return cls._made(_positions(*extents, wanted), device, requires_grad)
         if not all(is_scalar(v) for v in (start, stop, step)) or step == 0:
             raise ShapeError(f"arange needs numbers and a step other than 0: {start, stop, step}.")
         floats = any(isinstance(v, float) for v in (start, stop, step))
@@ -267,6 +276,21 @@ def filled(shape: Shape, value: ConstType, dtype: DType) -> Node:
     return Node.const(value, dtype).reshape((1,) * len(shape)).expand(shape)
 
 
+def _positions(start: Extent, stop: Extent, dtype: DType) -> Node:
+    """start, start + 1, ..., stop - 1."""
+    count = to_extent(stop - start)
+
+    def wrong() -> str:
+        return "arange from {} to {} is too short".format(*map(without_value, (start, stop)))
+
+    require_not_negative((count,), wrong)
+    positions = Node.iota(count)
+    if start != 0:
+        first = index(start).reshape((1,)).expand((count,))
+        positions = positions.alu(Op.ADD, first)
+    return positions.cast(dtype)
+
+
 def _progression(count: int, start: ConstType, step: ConstType, dtype: DType) -> Node:
     """start + i*step, computed in a type that holds whole numbers exactly, then cast."""
     positions = Node.iota(count)
@@ -288,10 +312,3 @@ def _checked(shape: Shape) -> Shape:
     if any(isinstance(extent, int) and extent < 0 for extent in shape):
         raise ShapeError(f"The shape {shape} has a negative extent.")
     return shape
-
-
-def extent_text(extent: Extent) -> str:
-    """An extent as a reader knows it: a bound Variable by name and value."""
-    if isinstance(extent, Node) and extent.op is Op.BIND:
-        return f"{extent.src[0]}={extent.src[1].arg}"
-    return str(extent)

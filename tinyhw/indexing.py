@@ -317,12 +317,9 @@ def _slice(entry: slice, extent: Extent) -> tuple[Extent, Extent, int]:
     if symbolic:
         if step != 1:
             raise NotSupported("A slice whose size depends on a Variable has a step of 1.")
-        start = 0 if entry.start is None else to_extent(entry.start)
-        stop = extent if entry.stop is None else to_extent(entry.stop)
-        for value in (start, stop):
-            if isinstance(value, int) and value < 0:
-                raise NotSupported("A slice that a Variable bounds counts from the front.")
-        return start, stop, 1
+        start = 0 if entry.start is None else _from_front(entry.start, extent)
+        stop = extent if entry.stop is None else _from_front(entry.stop, extent)
+        return start, stop, 1  # not clipped: shrink() refuses what lies outside
     assert isinstance(extent, int)
     start, stop, _ = slice(entry.start, entry.stop, step).indices(extent)
     count = len(range(start, stop, step))
@@ -330,6 +327,11 @@ def _slice(entry: slice, extent: Extent) -> tuple[Extent, Extent, int]:
         return start, start + max(0, min(stop - start, extent - start)) if count else start, step
     last = start + (count - 1) * step
     return (last, start + 1, step) if count else (0, 0, step)
+
+
+def _from_front(value: Any, extent: Extent) -> Extent:
+    at = to_extent(value)
+    return at + extent if isinstance(at, int) and at < 0 else at
 
 
 def _whole(value: Any) -> int:

@@ -31,10 +31,20 @@ from tinyhw.capture import Capture
 from tinyhw.context import JIT
 from tinyhw.errors import JitError
 from tinyhw.fuse import storage_of
-from tinyhw.jit_arguments import Arguments, Given, Input, as_input, difference, same, tensors_in
+from tinyhw.jit_arguments import (
+    Arguments,
+    Given,
+    Input,
+    Output,
+    as_input,
+    difference,
+    same,
+    tensors_in,
+)
 from tinyhw.prepare import walk
 from tinyhw.realize import Recording, realize
 from tinyhw.tensor import Tensor
+from tinyhw.variable import Condition
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,7 +67,7 @@ class TinyJit(Generic[P, R]):
         self._inputs: list[Input] = []
         self._fixed: list[Any] = []
         self._result: Any = None
-        self._outputs: list[tuple[Tensor, Node]] = []
+        self._outputs: list[Output] = []
         self._seen_pending = -1
         for jit in self._of_object.values():
             jit.reset()
@@ -82,9 +92,11 @@ class TinyJit(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs, captures or replays; see the module's text."""
+        if Recording.active is not None:  # what another one captures is part of that
+            return self.function(*args, **kwargs)
         if self._capture is not None:
             return self._replay(self._capture, args, kwargs)
-        if not JIT or Recording.active is not None:
+        if not JIT:
             return self.function(*args, **kwargs)
         self.calls += 1
         if self.calls > 1:
@@ -113,26 +125,38 @@ class TinyJit(Generic[P, R]):
             names[each.node.base] = known.name
         _finish_writes()
         recording = Recording()
-        result = self._record(recording, *arguments.replaced([each.tensor for each in given]))
+        conditions: list[Condition] = []
+        call = arguments.replaced([each.tensor for each in given])
+        result = self._record(recording, conditions, *call)
         outputs = tensors_in(result)
         self._check_recording(recording, outputs, names)
         gc.collect()  # Tensors in reference cycles would keep memory that no replay needs
-        capture = Capture(recording, names)
-        self._check_capture(capture, arguments, given, inputs)
+        capture = Capture(recording, names, list(dict.fromkeys(conditions)))
+        restored = [Output.of(tensor) for tensor in outputs]
+        self._check_values(capture, restored, arguments, given)
+        self._check_written(capture, arguments, given, inputs)
         self._inputs, self._fixed, self._result = inputs, arguments.fixed, result
-        self._outputs = [(tensor, tensor.node) for tensor in outputs]
+        self._outputs = restored
         self._seen_pending = -1
         self._capture = capture
         return result
 
-    def _record(self, recording: Recording, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+    def _record(
+        self,
+        recording: Recording,
+        conditions: list[Condition],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> R:
         Recording.active, storage.ReadGuard.forbidden = recording, True
+        Condition.noted = conditions
         try:
             result = self.function(*args, **kwargs)
             realize(*tensors_in(result))
             _finish_writes()
         finally:
             Recording.active, storage.ReadGuard.forbidden = None, False
+            Condition.noted = None
         return result
 
     def _check_recording(
@@ -151,11 +175,17 @@ class TinyJit(Generic[P, R]):
                 remedy="Return `clone()` of it.",
             )
 
-    def _check_capture(
-        self, capture: Capture, arguments: Arguments, given: list[Given], inputs: list[Input]
+    def _check_values(
+        self, capture: Capture, outputs: list[Output], arguments: Arguments, given: list[Given]
     ) -> None:
+        """Every Variable that a replay needs is one of the arguments'."""
         passed = set(arguments.variables).union(*(each.values for each in given))
-        for name, value in capture.variables.items():
+        used = dict(capture.variables)
+        for condition in capture.conditions:
+            used.update(condition.values)
+        for output in outputs:
+            used.update(output.values)
+        for name, value in used.items():
             if name not in passed:
                 raise JitError(
                     f"The Variable {name} is bound inside of {self._name}, so that every replay "
@@ -163,6 +193,10 @@ class TinyJit(Generic[P, R]):
                     operation="capture",
                     remedy="Pass the bound Variable as an argument.",
                 )
+
+    def _check_written(
+        self, capture: Capture, arguments: Arguments, given: list[Given], inputs: list[Input]
+    ) -> None:
         for tensor, each, known in zip(arguments.tensors, given, inputs, strict=True):
             if each.tensor is not tensor and known.name in capture.written_inputs:
                 raise JitError(
@@ -194,15 +228,11 @@ class TinyJit(Generic[P, R]):
                 seen.add(id(held[known.name]))
         if live.pending_version() != self._seen_pending or capture.written_inputs:
             self._settle(capture, arguments)
-        if capture.variables:
-            variables = {name: variables[name] for name in capture.variables}
-            capture.replay(held, variables)
-        else:
-            capture.replay(held)
-        for output, node in self._outputs:
-            if output._node is not node:
-                output.node = node
-                live.register(output)
+        for condition in capture.conditions:
+            condition.check(variables)
+        capture.replay(held, {name: variables[name] for name in capture.variables})
+        for output in self._outputs:
+            output.restore(variables)
         result: R = self._result
         return result
 

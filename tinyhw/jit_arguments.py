@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from compiler.dtype import DType
-from compiler.ir import Node, Op, Shape, upper
+from compiler.dtype import DType, dtypes
+from compiler.ir import Node, Op, Shape, substitute, upper
 from tinyhw import live
 from tinyhw.errors import JitError
 from tinyhw.prepare import Preparation
 from tinyhw.realize import realize
 from tinyhw.tensor import Tensor
+from tinyhw.variable import binding, unbound
 
 _COMPARED = (int, float, bool, str, bytes, type(None), DType)
 
@@ -66,10 +68,11 @@ class Arguments:
             for key in sorted(value, key=repr):
                 self.fixed.append(key)
                 self._take(value[key])
-        elif isinstance(value, Node) and value.op is Op.BIND:
-            variable, bound = value.src
-            self.fixed.append(variable)
-            self._bind(str(variable.arg[0]), int(bound.arg))
+        elif isinstance(value, Node) and value.dtype is dtypes.index:
+            form, values = unbound(value)
+            self.fixed.append(form)
+            for name, bound in values.items():
+                self._bind(name, bound)
         else:
             self.fixed.append(value)
 
@@ -261,6 +264,36 @@ class Input:
                 operation="replay",
                 remedy="Pass `contiguous()` Tensors.",
             )
+
+
+@dataclass(frozen=True)
+class Output:
+    """A Tensor of the result, and the node it has after each call, over `variables`."""
+
+    tensor: Tensor
+    node: Node
+    variables: tuple[Node, ...]
+    values: dict[str, int]
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Output:
+        """The description of a Tensor that the captured call gave."""
+        preparation = Preparation()
+        preparation.run((tensor.node,))
+        if not preparation.values:
+            return cls(tensor, tensor.node, (), {})
+        node, variables = preparation.done[tensor.node], tuple(preparation.variables.values())
+        return cls(tensor, node, variables, preparation.values)
+
+    def restore(self, values: Mapping[str, int]) -> None:
+        """Lets the Tensor be the result for the given values of Variables."""
+        node = self.node
+        if self.variables:
+            bound = {v: binding(v, values[str(v.arg[0])]) for v in self.variables}
+            node = substitute(node, bound)
+        if self.tensor._node is not node:
+            self.tensor.node = node
+            live.register(self.tensor)
 
 
 def _shape_text(shape: Shape) -> str:

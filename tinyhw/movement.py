@@ -13,6 +13,7 @@ from compiler.ir import Extent, Node, Op, Shape
 from tinyhw.casts import Casts
 from tinyhw.core import Axis, also_named, to_extent, to_shape
 from tinyhw.errors import IndexOutOfRange, ShapeError
+from tinyhw.variable import require_not_negative, without_value
 
 Padding: TypeAlias = "Sequence[int] | Sequence[Sequence[Extent] | None]"
 PAD_MODES = ("constant", "reflect", "replicate", "circular")
@@ -134,8 +135,8 @@ class Movement(Casts):
         """
         if dims is None:
             return self.flatten().roll(shifts, 0).reshape(self.shape)
-        by = (shifts,) if isinstance(shifts, int) else shifts
-        axes = (dims,) if isinstance(dims, int) else dims
+        by = shifts if isinstance(shifts, tuple | list) else (shifts,)
+        axes = dims if isinstance(dims, tuple | list) else (dims,)
         if len(by) != len(axes):
             raise ShapeError(f"roll has {len(by)} shifts for {len(axes)} axes.")
         result = self
@@ -198,12 +199,9 @@ class Movement(Casts):
             (0, n) if limit is None else (to_extent(limit[0]), to_extent(limit[1]))
             for n, limit in zip(self.shape, arg, strict=True)
         )
-        for (start, stop), n in zip(limits, self.shape, strict=True):
-            known = isinstance(start, int) and isinstance(stop, int) and isinstance(n, int)
-            if known and not 0 <= start <= stop <= n:
-                raise IndexOutOfRange(
-                    f"Cannot shrink an axis of {n} to [{start}, {stop}) in the shape {self.shape}."
-                )
+        for n, (start, stop) in zip(self.shape, limits, strict=True):
+            if start != 0 or stop != n:
+                _check_part(start, stop, n, self.shape)
         return self._move(self._node.shrink(limits))
 
     def pad(self, padding: Padding, mode: str = "constant", value: ConstType = 0.0) -> Self:
@@ -256,6 +254,8 @@ class Movement(Casts):
         grow = tuple(
             (_at_least_zero(before), _at_least_zero(after)) for before, after in amounts
         )
+        for pair in grow:
+            _check_padding(pair)
         padded = x._node.pad(grow)
         if padded is x._node:
             return x
@@ -334,7 +334,7 @@ class Movement(Casts):
             if sizes <= 0:
                 raise ShapeError(f"split needs a size of at least 1, not {sizes}.")
             sizes = [min(sizes, n - start) for start in range(0, max(n, 1), sizes)]
-        if sum(sizes) != n:
+        if to_extent(sum(sizes)) != n:
             raise ShapeError(f"split has sizes of {sum(sizes)} in all for an axis of {n}.")
         parts: list[Self] = []
         start = 0
@@ -457,6 +457,19 @@ def _divided(total: Extent, by: Extent) -> tuple[Extent, Extent]:
         return divmod(total, by) if by else (0, total)
     total = total if isinstance(total, Node) else Node.const(total, dtypes.index)
     return to_extent(total // by), to_extent(total % by)
+
+
+def _check_part(start: Extent, stop: Extent, extent: Extent, shape: Shape) -> None:
+    def wrong() -> str:
+        n, first, last = map(without_value, (extent, start, stop))
+        whole = tuple(map(without_value, shape))
+        return f"Cannot shrink an axis of {n} to [{first}, {last}) in the shape {whole}"
+
+    require_not_negative((start, stop - start, extent - stop), wrong)
+
+
+def _check_padding(amounts: tuple[Extent, Extent]) -> None:
+    require_not_negative(amounts, lambda: f"Cannot pad by {tuple(map(without_value, amounts))}")
 
 
 def _at_least_zero(amount: Extent) -> Extent:

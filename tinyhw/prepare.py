@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from compiler.ir import MOVEMENT, Node, Op, Shape
+from compiler.symbolic import with_sources
 from tinyhw.errors import VariableError
 
 
@@ -56,7 +57,7 @@ def rebuilt(node: Node, src: tuple[Node, ...]) -> Node:
         return src[0].reshape(node.arg)
     if node.op is Op.PERMUTE:
         return src[0].permute(node.arg)
-    return node.with_src(src)
+    return with_sources(node, src)
 
 
 def has_variables(shape: Shape) -> bool:
@@ -74,6 +75,7 @@ class Preparation:
     def __init__(self) -> None:
         self.done: dict[Node, Node] = {}
         self.values: dict[str, int] = {}
+        self.variables: dict[str, Node] = {}
         self.binds: dict[Node, Node] = {}  # VARIABLE -> the BIND that gave its value
 
     def run(self, roots: Iterable[Node]) -> None:
@@ -101,6 +103,14 @@ class Preparation:
     def _bind(self, node: Node) -> Node:
         variable, value = node.src
         name, given = str(variable.arg[0]), int(value.arg)
+        other = self.variables.setdefault(name, variable)
+        if other is not variable:
+            raise VariableError(
+                f"Two Variables are named {name}: one of [{other.arg[1]}, {other.arg[2]}], one of "
+                f"[{variable.arg[1]}, {variable.arg[2]}].",
+                operation="realize",
+                remedy="Use one Variable, or give the other a name of its own.",
+            )
         known = self.values.setdefault(name, given)
         if known != given:
             raise VariableError(

@@ -33,7 +33,7 @@ from tinyhw.core import (
     python_dtype,
     to_dtype,
 )
-from tinyhw.creation import extent_text, filled
+from tinyhw.creation import filled
 from tinyhw.device import Device
 from tinyhw.errors import (
     DeviceError,
@@ -46,6 +46,7 @@ from tinyhw.errors import (
 )
 from tinyhw.gradient import BIJECTIVE, gradients
 from tinyhw.names import Names
+from tinyhw.variable import Variable
 
 Bytes: TypeAlias = "bytes | bytearray | memoryview"
 Data: TypeAlias = "ConstType | list[Any] | tuple[Any, ...] | np.ndarray[Any, Any] | Bytes | None"
@@ -71,7 +72,7 @@ class Tensor(Names):
 
     def __init__(
         self,
-        data: Data | Tensor | Node,
+        data: Data | Tensor | Node | Variable,
         device: str | None = None,
         dtype: DTypeLike | None = None,
         requires_grad: bool | None = None,
@@ -174,7 +175,7 @@ class Tensor(Names):
         raise NotSupported("`in` is not supported; use `(tensor == value).any().item()`.")
 
     def __repr__(self) -> str:
-        shape = ", ".join(map(extent_text, self.shape))
+        shape = ", ".join(map(str, self.shape))
         state = "realized" if self._node.base.op is Op.BUFFER else "lazy"
         grad = "" if not self._requires_grad else ", requires_grad"
         return f"<Tensor ({shape}) {self.dtype.name} on {self.device}, {state}{grad}>"
@@ -245,7 +246,10 @@ class Tensor(Names):
                 "Writing through an expanded or padded view is not supported: several elements "
                 "would be one, or none. Use clone() first."
             )
-        self._fixed_shape()
+        if not all(isinstance(extent, int) for extent in root.shape):
+            raise NotSupported(
+                f"Only storage of a fixed shape is written, and {root.shape} depends on a Variable."
+            )
         buffer = Node.buffer(root.dtype, root.size, self.device)
         flat = root.detach().reshape((buffer.arg.size,))
         owned = buffer.after(buffer.assign(flat)).reshape(root.shape)
@@ -458,8 +462,10 @@ def _node_of(data: Any, device: str, dtype: DType | None) -> Node:
     """The graph of what a Tensor is made of."""
     if data is None:
         return filled((0,), 0, dtype or dtypes.default_float)
-    if isinstance(data, Node):
-        return data if dtype is None else data.cast(dtype)
+    if isinstance(data, Node | Variable):
+        node = data if isinstance(data, Node) else data.node
+        wanted = dtypes.default_int if node.dtype is dtypes.index else node.dtype
+        return node.cast(dtype or wanted)
     if is_scalar(data) and not isinstance(data, np.generic):
         return Node.const(data, dtype or python_dtype(data))
     if isinstance(data, bytes | bytearray | memoryview):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compiler.dtype import dtypes
-from compiler.ir import Node, Op, index, toposort
+from compiler.ir import Node, Op, index, substitute, toposort
 from compiler.symbolic import FALSE, TRUE, bounds, conjunction, evaluate, less, rebuild
 
 
@@ -116,3 +116,40 @@ def test_dividends_are_never_negative_so_that_machines_may_truncate() -> None:
             if node.op in (Op.IDIV, Op.MOD):
                 assert evaluate(node.src[0], {i: value}) >= 0
     assert quotient * 2 + remainder is reversed_index
+
+
+@st.composite
+def polynomials(draw: st.DrawFn) -> tuple[Node, Node, Node]:
+    """A divisor over Variables, a quotient over RANGEs and Variables, and a remainder below it."""
+    n, m = Node.variable("n", 1, 5), Node.variable("m", 0, 4)
+    divisor = draw(st.sampled_from([n, n + 1, n + m, n * 8, n * 8 + 8, (m + 1) * n, n * n + m]))
+    factors = st.sampled_from([RANGES[0], RANGES[1], n, m + 1, index(4), index(0)])
+    quotient = draw(factors) * draw(factors) + draw(factors)
+    inner = Node(Op.RANGE, dtypes.index, (divisor,), (9, False))
+    return divisor, quotient, draw(st.sampled_from([inner, index(0), n * 3, RANGES[3], m]))
+
+
+@settings(max_examples=200, deadline=None)
+@given(polynomials())
+def test_division_by_an_extent_with_variables(drawn: tuple[Node, Node, Node]) -> None:
+    divisor, quotient, rest = drawn
+    n, m = Node.variable("n", 1, 5), Node.variable("m", 0, 4)
+    dividend = quotient * divisor + rest
+    if rest.op is Op.RANGE and rest.arg[0] == 9:
+        assert (dividend // divisor, dividend % divisor) == (quotient, rest)
+    for values in ({n: 1, m: 0}, {n: 3, m: 2}, {n: 5, m: 4}):
+        by = evaluate(divisor, values)
+        for i, j, k, r in itertools.product((0, 2), (0, 3), (0, 4), sorted({0, by - 1})):
+            values |= {RANGES[0]: i, RANGES[1]: j, RANGES[3]: k}
+            values |= {rest: r} if rest.op is Op.RANGE and rest.arg[0] == 9 else {}
+            expected = divmod(evaluate(dividend, values), by)
+            assert evaluate(dividend // divisor, values) == expected[0]
+            assert evaluate(dividend % divisor, values) == expected[1]
+
+
+def test_replacing_in_a_sum_keeps_it_in_the_one_form() -> None:
+    names = [Node.variable(f"v{i}", 0, 9) for i in range(6)]
+    for a, b in itertools.permutations(names, 2):
+        bound = Node(Op.BIND, dtypes.index, (a, index(4)))
+        assert substitute(bound + b, {bound: a}) is a + b
+        assert substitute(bound * b + 1, {bound: a}) is a * b + 1
