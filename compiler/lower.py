@@ -62,6 +62,23 @@ def shows_padding(view: Node) -> bool:
     return load.op is not Op.LOAD or len(load.src) > 2
 
 
+def strides_of(view: Node) -> tuple[int, tuple[int, ...]] | None:
+    """Where the elements of a view of a PARAM lie: at the offset + the sum of index * stride.
+
+    In elements. None where it is no such sum, or some elements are a pad's. An axis of
+    extent 1 has the stride 0.
+    """
+    lowering = _Lowering()
+    ranges = tuple(lowering.new_range(n, False) for n in view.shape)
+    load = lowering.run((view, ranges, TRUE))
+    if load.op is not Op.LOAD or len(load.src) > 2:
+        return None
+    terms, offset = linear(load.src[1])
+    if any(term not in ranges for term in terms):
+        return None
+    return offset, tuple(terms.get(axis, 0) for axis in ranges)
+
+
 class _Lowering:
     """One kernel's walk: every (node, indices, condition) is lowered once."""
 
@@ -386,4 +403,4 @@ def _replace_pair(store: Node, outer: Node, inner: Node, merged: Node) -> Node:
     return rebuild(store, replaced)
 
 
-__all__ = ["FALSE", "ScalarKernel", "index_roots", "lower", "merge_ranges", "shows_padding"]
+__all__ = ["FALSE", "ScalarKernel", "index_roots", "lower", "merge_ranges", "shows_padding", "strides_of"]

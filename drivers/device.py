@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from compiler.code_object import CodeObject
 from compiler.target import Target
+from drivers.errors import ArgumentMismatch
 from drivers.memory import Buffer, MemoryStatistics
 from drivers.queue import Program, Queue, Timestamp
 from drivers.timeline import Timeline
@@ -61,6 +62,16 @@ class Device(ABC):
     @abstractmethod
     def alloc(self, size_bytes: int) -> Buffer:
         """Memory, aligned to 64 bytes, with undefined contents; OutOfDeviceMemory."""
+
+    def host_buffer(self, address: int, size_bytes: int, owner: object) -> Buffer:
+        """Memory of this process as a buffer, not copied; `owner` is held as long as it is used.
+
+        Raises ArgumentMismatch where the device cannot compute in the host's memory.
+        """
+        raise ArgumentMismatch(
+            f"{self.name} cannot compute in the host's memory; it must be copied.",
+            device=self.name, operation="host_buffer",
+        )
 
     def reaches(self, buffer: Buffer) -> bool:
         """Whether its queues may use a buffer, which may be another device's."""

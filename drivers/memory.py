@@ -105,6 +105,8 @@ class Storage:
 
     __slots__ = ("address", "size_bytes", "allocator", "_chunk", "__weakref__")
 
+    allocator: Allocator | None
+
     def __init__(
         self, allocator: Allocator, address: int, size_bytes: int, chunk: _Chunk | None
     ) -> None:
@@ -117,8 +119,24 @@ class Storage:
         return self._chunk.address if self._chunk else self.address
 
     def __del__(self, exiting: Callable[[], bool] = sys.is_finalizing) -> None:
-        if not exiting():  # then modules are half gone, and the process's memory goes as a whole
+        # While exiting modules are half gone, and the process's memory goes as a whole.
+        if self.allocator is not None and not exiting():
             self.allocator.release(self.address, self.size_bytes, self._chunk)
+
+
+class HostMemory(Storage):
+    """Memory of somebody else's, whose `owner` is kept until nothing in flight can use it."""
+
+    __slots__ = ("owner",)
+
+    def __init__(self, address: int, size_bytes: int, owner: object) -> None:
+        self.address, self.size_bytes, self.owner = address, size_bytes, owner
+        self.allocator = self._chunk = None
+
+    def __del__(self, exiting: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not exiting():
+            owner = self.owner
+            reclaimer.later(lambda: _drop(owner))
 
 
 class Allocator:
@@ -316,6 +334,10 @@ class Allocator:
         self._mapped -= size_bytes
         with contextlib.suppress(OSError, HardwareError):  # it is ours no longer, whatever it says
             self._give_back(address, size_bytes)
+
+
+def _drop(owner: object) -> None:
+    """Lets go of what it is given."""
 
 
 def format_bytes(size_bytes: int) -> str:

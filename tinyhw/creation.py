@@ -113,7 +113,7 @@ class Creation(LinearAlgebra):
         if not is_scalar(fill_value):
             raise DtypeError(f"A tensor is filled with a number, not with {fill_value!r}.")
         wanted = python_dtype(fill_value) if dtype is None else to_dtype(dtype)
-        node = filled(_checked(to_shape(shape if isinstance(shape, tuple | list) else (shape,))),
+        node = filled(checked_shape(to_shape(shape if isinstance(shape, tuple | list) else (shape,))),
                       fill_value, wanted)
         return cls._made(node, device, requires_grad)
 
@@ -136,7 +136,7 @@ class Creation(LinearAlgebra):
         requires_grad: bool | None = None,
     ) -> Self:
         """Storage whose values are whatever the memory holds."""
-        extents = _checked(to_shape(shape))
+        extents = checked_shape(to_shape(shape))
         if not all(isinstance(extent, int) for extent in extents):
             raise NotSupported(f"Storage needs a fixed size, and {extents} depends on a Variable.")
         wanted = dtypes.default_float if dtype is None else to_dtype(dtype)
@@ -264,7 +264,7 @@ class Creation(LinearAlgebra):
     ) -> Self:
         """1 on the main diagonal of n rows and m columns (n for None), 0 elsewhere."""
         m = n if m is None else m
-        _checked((n, m))
+        checked_shape((n, m))
         wanted = dtypes.default_float if dtype is None else to_dtype(dtype)
         rows = Node.iota(n).reshape((n, 1)).expand((n, m))
         columns = Node.iota(m).reshape((1, m)).expand((n, m))
@@ -308,7 +308,8 @@ def _progression(count: int, start: ConstType, step: ConstType, dtype: DType) ->
     return node.cast(dtype)
 
 
-def _checked(shape: Shape) -> Shape:
+def checked_shape(shape: Shape) -> Shape:
+    """A shape without negative extents; raises ShapeError."""
     if any(isinstance(extent, int) and extent < 0 for extent in shape):
         raise ShapeError(f"The shape {shape} has a negative extent.")
     return shape

@@ -19,6 +19,10 @@ from tinyhw.errors import DeviceError, SettingError
 PREFERENCE: Final = ("AMD", "NV", "QCOM", "METAL", "CUDA", "GPU", "LLVM", "CLANG", "WEBGPU")
 
 
+# Devices that compute in the host's memory.
+PROCESSORS: Final = ("LLVM", "CLANG")
+
+
 class Runtime:
     """One open device, the queue on which tinyhw computes, and the kernels loaded so far."""
 
@@ -71,6 +75,15 @@ class _Devices:
         Raises DeviceError for a name that there is not.
         """
         return self.DEFAULT if name is None else _canonical(name)
+
+    def is_processor(self, name: str) -> bool:
+        """Whether the device with this canonical name computes in the host's memory."""
+        return name.partition(":")[0] in PROCESSORS
+
+    def processor(self, name: str | None = None) -> str:
+        """Where memory of the host stands uncopied: that device if it can, else LLVM."""
+        wanted = self.canonicalize(name)
+        return wanted if self.is_processor(wanted) else "LLVM"
 
     def __getitem__(self, name: str) -> drivers.Device:
         """The device, opened at first use."""

@@ -12,6 +12,7 @@ from drivers.errors import HardwareError
 __all__ = [
     "DeviceError",
     "DtypeError",
+    "ExchangeError",
     "GradientError",
     "HardwareError",
     "IndexOutOfRange",
@@ -85,8 +86,13 @@ class NotSupported(TensorError, NotImplementedError):
     code = "TH109"
 
 
-
 class NoSuchMethod(TensorError, AttributeError):
     """A method that Tensor does not have, or not yet."""
 
     code = "TH111"
+
+
+class ExchangeError(TensorError, BufferError):
+    """Memory of another library is malformed or out of reach, or ours cannot be lent to it."""
+
+    code = "TH112"

@@ -83,6 +83,19 @@ def allocate(dtype: DType, size: int, device: str | None = None) -> Node:
     return node
 
 
+def from_host(
+    dtype: DType, size: int, address: int, owner: object, device: str | None = None
+) -> Node:
+    """A new BUFFER on memory of this process, not copied; `owner` lives as long as it is used.
+
+    The memory is writable and aligned to the element; the device computes in it.
+    """
+    name = Device.canonicalize(device)
+    node = Node.buffer(dtype, size, name)
+    place(node, Device[name].host_buffer(address, size * dtype.itemsize, owner))
+    return node
+
+
 def from_numpy(array: np.ndarray[Any, Any], dtype: DType, device: str | None = None) -> Node:
     """A new BUFFER with a copy of the array's elements in row-major order.
 

@@ -21,7 +21,7 @@ import numpy as np
 from compiler.dtype import ConstType, DType, dtypes
 from compiler.ir import MOVEMENT, Node, Op, toposort
 from compiler.lower import shows_padding
-from tinyhw import live, storage
+from tinyhw import dlpack, live, storage
 from tinyhw.core import (
     STORAGE,
     Core,
@@ -32,12 +32,14 @@ from tinyhw.core import (
     is_scalar,
     python_dtype,
     to_dtype,
+    to_shape,
 )
-from tinyhw.creation import filled
+from tinyhw.creation import checked_shape, filled
 from tinyhw.device import Device
 from tinyhw.errors import (
     DeviceError,
     DtypeError,
+    ExchangeError,
     GradientError,
     IndexOutOfRange,
     NoSuchMethod,
@@ -143,6 +145,72 @@ class Tensor(Names):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         array = self.numpy()
         return array if dtype is None else array.astype(dtype, copy=False)
+
+    # ---- other libraries ----
+    def __dlpack__(
+        self,
+        *,
+        stream: object = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """A DLPack capsule: `torch.from_dlpack(t)` and `numpy.from_dlpack(t)` share t's memory.
+
+        On a processor device; a tensor elsewhere is copied if `dl_device` asks for the processor.
+        copy: True always copies, False raises ExchangeError where the elements do not lie at
+        regular distances. What the tensor depends on is computed, and waited for, first.
+        """
+        return dlpack.to_capsule(self, stream, max_version, dl_device, copy)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Where the memory is, in DLPack's numbers: (1, 0) is the processor."""
+        return dlpack.device_of(self)
+
+    @classmethod
+    def from_dlpack(cls, x: Any, *, device: str | None = None, copy: bool | None = None) -> Self:
+        """A tensor in the memory of another library's array (anything with `__dlpack__`).
+
+        It stands on the processor device given, on the default device if that is one, else on
+        LLVM; for a `device` that is none, it is copied. copy: True always copies, False raises
+        ExchangeError instead: for memory that is read-only or not aligned. Also raises it for an
+        array on another device, or of a type that tensors do not have.
+        """
+        place = Device.processor(device)
+        elsewhere = device is not None and Device.canonicalize(device) != place
+        if elsewhere and copy is False:
+            raise ExchangeError(
+                f"{device} cannot compute in the host's memory, and copy=False forbids to copy.",
+                operation="from_dlpack",
+            )
+        capsule = x if dlpack.is_capsule(x) else dlpack.capsule_of(x, None if elsewhere else copy)
+        new = cls._wrap(dlpack.from_capsule(capsule, place, copy), place)
+        return new.to(device) if elsewhere else new
+
+    @classmethod
+    def from_blob(
+        cls,
+        ptr: int,
+        shape: int | tuple[int, ...],
+        dtype: DTypeLike | None = None,
+        device: str | None = None,
+        owner: object = None,
+    ) -> Self:
+        """A tensor in memory of this process at the address `ptr`, row-major and writable.
+
+        The memory must stay where it is for as long as the tensor is used; `owner` is kept alive
+        that long. The device is a processor, as in `from_dlpack`. Raises ExchangeError for an
+        address that is 0 or not aligned to the element.
+        """
+        wanted = dtypes.default_float if dtype is None else to_dtype(dtype)
+        extents = checked_shape(to_shape(shape if isinstance(shape, tuple | list) else (shape,)))
+        place = Device.processor(device)
+        if device is not None and Device.canonicalize(device) != place:
+            raise DeviceError(
+                f"{device} cannot compute in the host's memory; use a processor device, then "
+                "`.to(device)`.", device=device, operation="from_blob",
+            )
+        return cls._wrap(dlpack.from_address(ptr, extents, wanted, place, owner), place)
 
     def item(self) -> ConstType:
         """The only element."""
@@ -255,6 +323,10 @@ class Tensor(Names):
         owned = buffer.after(buffer.assign(flat)).reshape(root.shape)
         for tensor in family:
             tensor._restand(live.rebase(tensor._node, root, owned))
+
+    def _has_own_places(self) -> bool:
+        """Whether each element is one of the base, and no two are the same."""
+        return _each_element_once(self._node, self._node.base)
 
     def to_(self, device: str | None) -> Self:
         """Moves this tensor to another device."""

@@ -29,7 +29,7 @@ from drivers.errors import (
     QueueLimit,
     SystemCallFailed,
 )
-from drivers.memory import Allocator, Buffer, CachePolicy, MemoryStatistics
+from drivers.memory import Allocator, Buffer, CachePolicy, HostMemory, MemoryStatistics
 from drivers.native.image import host_arch, native
 from drivers.native.layout import Pool
 from drivers.queue import Timestamp
@@ -111,6 +111,11 @@ class CpuDevice(Device):
             )
         storage = self.allocator.allocate(size_bytes)
         return Buffer(self.name, storage, storage.address, size_bytes)
+
+    def host_buffer(self, address: int, size_bytes: int, owner: object) -> Buffer:
+        """Memory of this process as a buffer, not copied; `owner` is held as long as it is used."""
+        self.check_usable()
+        return Buffer(self.name, HostMemory(address, size_bytes, owner), address, size_bytes)
 
     def trim(self) -> None:
         """Gives idle memory back to the system."""
