@@ -403,4 +403,6 @@ def _replace_pair(store: Node, outer: Node, inner: Node, merged: Node) -> Node:
     return rebuild(store, replaced)
 
 
-__all__ = ["FALSE", "ScalarKernel", "index_roots", "lower", "merge_ranges", "shows_padding", "strides_of"]
+__all__ = [
+    "FALSE", "ScalarKernel", "index_roots", "lower", "merge_ranges", "shows_padding", "strides_of",
+]

@@ -113,8 +113,8 @@ class Creation(LinearAlgebra):
         if not is_scalar(fill_value):
             raise DtypeError(f"A tensor is filled with a number, not with {fill_value!r}.")
         wanted = python_dtype(fill_value) if dtype is None else to_dtype(dtype)
-        node = filled(checked_shape(to_shape(shape if isinstance(shape, tuple | list) else (shape,))),
-                      fill_value, wanted)
+        extents = checked_shape(to_shape(shape if isinstance(shape, tuple | list) else (shape,)))
+        node = filled(extents, fill_value, wanted)
         return cls._made(node, device, requires_grad)
 
     @classmethod

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import numpy as np
 
 from compiler.dtype import DType, dtypes
-from compiler.ir import Node
-from drivers.memory import Storage
+from compiler.ir import Node, Shape
+from drivers.memory import Buffer, Storage
 from drivers.native.capsules import CapsuleFunctions, capsule_functions
 from tinyhw import storage
 from tinyhw.creation import filled
@@ -171,21 +171,21 @@ def to_capsule(
             "A tensor with a gradient is not lent: what is written to its memory would falsify "
             "the gradient.", "Use detach() first.",
         )
-    if dl_device is not None and tuple(dl_device) not in (CPU, device_of(tensor)):
-        _refuse(f"A tensor on {tensor.device} is lent to the processor, not to {dl_device}.")
+    place = None if dl_device is None else tuple(dl_device)
+    if place not in (None, CPU):
+        _refuse(f"A tensor is lent to the processor, whose number is {CPU}, not to {place}.")
+    version = None
+    if max_version is not None and max_version[0] >= VERSION[0]:
+        version = min(VERSION, (max_version[0], max_version[1]))
+    copied = bool(copy)
     if not Device.is_processor(tensor.device):
-        if dl_device is None or tuple(dl_device) != CPU or copy is False:
+        if place is None or copy is False:
             _refuse(
                 f"No other library reaches memory of {tensor.device}.",
                 f'Use `.to("{Device.processor()}")` first.',
             )
-        tensor, copy = tensor.to(Device.processor()), None
-        copied = True
-    else:
-        copied = bool(copy)
+        tensor, copied = tensor.to(Device.processor()), True
     shape = tensor._fixed_shape()
-    versioned = max_version is not None and max_version[0] >= VERSION[0]
-    version = min(VERSION, (max_version[0], max_version[1])) if versioned else None  # type: ignore[index]
     if 0 in shape:
         nothing = _described(0, shape, tensor.dtype)
         return _Lent(None, nothing, shape, row_major(shape), version, 0).capsule()
@@ -196,27 +196,33 @@ def to_capsule(
                 f"Elements of this tensor of the shape {shape} do not lie at regular distances, "
                 "each by itself, and copy=False forbids to copy them."
             )
-        copied = True
-        tensor = tensor.detach().clone()
+        tensor, copied = tensor.detach().clone(), True
         found = _lendable(tensor)
         assert found is not None, "a clone has storage of its own"
     offset, strides = found
-    node = tensor._node.base
-    storage.read(node)
-    Device[tensor.device].synchronize()  # what reads it must not see what the borrower writes
-    buffer = storage.held(node).buffer
-    address = buffer.cpu_addr + offset * tensor.dtype.itemsize
-    described = _described(address, shape, tensor.dtype)
+    buffer = _settled(tensor)
+    described = _described(
+        buffer.cpu_addr + offset * tensor.dtype.itemsize, shape, tensor.dtype
+    )
     flags = IS_COPIED if copied else 0
     return _Lent(buffer.storage, described, shape, strides, version, flags).capsule()
 
 
+def _settled(tensor: Tensor) -> Buffer:
+    """The memory of a realised tensor, once nothing in flight writes or reads it."""
+    node = tensor._node.base
+    storage.read(node)  # refuses while a TinyJit captures
+    Device[tensor.device].synchronize()
+    return storage.held(node).buffer
+
+
 def _lendable(tensor: Tensor) -> tuple[int, tuple[int, ...]] | None:
     """(offset, strides) of the tensor in storage that only its views share; None: it must copy."""
-    tensor.realize()
     if not tensor._has_own_places():
-        return None
-    tensor._own_storage()
+        tensor.realize()  # storage may be what a constant is not
+        if not tensor._has_own_places():
+            return None
+    tensor._own_storage()  # views made before follow; equal computations stay behind
     tensor.realize()
     return strides_of_view(tensor._node)
 
@@ -280,9 +286,12 @@ def from_capsule(capsule: Any, device: str, copy: bool | None = None) -> Node:
 
 
 def from_address(
-    address: int, shape: tuple[int, ...], dtype: DType, device: str, owner: object
+    address: int, shape: Shape, dtype: DType, device: str, owner: object
 ) -> Node:
     """A row-major array at an address of this process as a node on a processor device."""
+    extents = tuple(n for n in shape if isinstance(n, int))
+    if len(extents) != len(shape):
+        _refuse(f"Memory has a fixed size, and the shape {shape} depends on a Variable.")
     if not isinstance(address, int) or address % dtype.itemsize or not 0 < address < 1 << 64:
         _refuse(
             f"A tensor of {dtype.name} needs an address that is a multiple of {dtype.itemsize}, "
@@ -290,9 +299,9 @@ def from_address(
         )
     if 0 in shape:
         return filled(shape, 0, dtype)
-    _check_reach(address, shape, row_major(shape), dtype.itemsize)
-    flat = storage.from_host(dtype, math.prod(shape), address, owner, device)
-    return flat.reshape(shape)
+    _check_reach(address, extents, row_major(extents), dtype.itemsize)
+    flat = storage.from_host(dtype, math.prod(extents), address, owner, device)
+    return flat.reshape(extents)
 
 
 def capsule_of(x: Any, copy: bool | None) -> Any:
@@ -319,8 +328,9 @@ def capsule_of(x: Any, copy: bool | None) -> Any:
 
 
 def is_capsule(x: Any) -> bool:
-    """Whether x is a capsule that holds an array."""
-    return any(_is_valid(x, capsule_functions(versioned).name) for versioned in (True, False))
+    """Whether x is a capsule that holds an array, or held one."""
+    both = capsule_functions(True), capsule_functions(False)
+    return any(_is_valid(x, name) for each in both for name in (each.name, each.used))
 
 
 def _managed(capsule: Any) -> tuple[DLManagedTensor | DLManagedTensorVersioned, bool]:
@@ -328,7 +338,7 @@ def _managed(capsule: Any) -> tuple[DLManagedTensor | DLManagedTensorVersioned, 
         name = capsule_functions(versioned).name
         if _is_valid(capsule, name):
             return kind.from_address(_get_pointer(capsule, name)), versioned
-    if any(_is_valid(capsule, capsule_functions(versioned).used) for versioned in (True, False)):
+    if is_capsule(capsule):
         _refuse("The capsule was consumed before; each can be read once.")
     _refuse(f"This is no DLPack capsule but {capsule!r}.")
 
@@ -399,7 +409,7 @@ def _copied(address: int, count: int, dtype: DType, device: str) -> Node:
     """A BUFFER with a copy of `count` elements."""
     held = storage.NUMPY_TYPES[dtype]
     raw = (ctypes.c_ubyte * (count * dtype.itemsize)).from_address(address)
-    return storage.from_numpy(np.frombuffer(raw, held), dtype, device)
+    return storage.from_numpy(np.frombuffer(memoryview(raw), held), dtype, device)
 
 
 def _refuse(detail: str, remedy: str = "") -> NoReturn:
