@@ -368,7 +368,7 @@ def test_a_field_that_is_wrong_is_named(field: str) -> None:
 def test_shapes_that_cannot_be_are_refused(extents: tuple[int, int]) -> None:
     struct = Struct()
     struct.extents[:] = extents
-    with pytest.raises(ExchangeError, match="negative extent|the limit is"):
+    with pytest.raises(ExchangeError, match=r"negative extent|the limit is"):
         Tensor.from_dlpack(struct.capsule(), device="LLVM")
 
 
