@@ -237,8 +237,8 @@ def run(options: argparse.Namespace) -> bool:
                 before = record(tree, options.tests)
             return report(before, record(ROOT, options.tests), options.shown)
         case "diff":
-            before, after = map(kernel_records.read, (options.before, options.after))
-            return report(before, after, options.shown)
+            read = kernel_records.read
+            return report(read(options.before), read(options.after), options.shown)
         case "replay" if options.revision:
             with tree_of(options.revision) as tree:
                 after = rendered_in(tree, options.recording.resolve())
