@@ -188,7 +188,7 @@ class Core(metaclass=Modes):
         total: Extent = 1
         for extent in self.shape:
             total = total * extent
-        return total
+        return to_extent(total)
 
     def element_size(self) -> int:
         """Bytes per element."""

@@ -237,7 +237,8 @@ class _Cutter:
 
     def _item(self, task: Task) -> Item | None:
         buffers = task.buffers
-        if buffers[0].arg.size == 0:
+        written = buffers[0] if task.ast is None else task.ast.src[1]
+        if written.size == 0:
             return None
         if task.ast is None:
             return CopyCall(buffers[0], buffers[1])

@@ -192,3 +192,11 @@ def test_wrong_writes_are_named() -> None:
     with pytest.raises(NotSupported, match="expanded or padded view"):
         b = Tensor([1.0])
         b.expand(3).assign(Tensor([1.0, 2.0, 3.0]))
+
+
+def test_nothing_is_written_through_an_empty_view() -> None:
+    a = Tensor(np.arange(2, dtype=np.int32).reshape(2, 1)).realize()
+    empty = a[:, 0:0]
+    empty.assign(empty * 3)
+    a[2:].assign(a[2:] + 1)
+    assert a.tolist() == [[0], [1]]

@@ -100,6 +100,7 @@ def test_nothing_of_an_axis() -> None:
         np.testing.assert_allclose(part.sum(0).numpy(), ROWS[:value].sum(0), rtol=1e-5)
         assert read(part.T.softmax(-1)).sum() == pytest.approx(4 if value else 0)
         assert part.max().item() == (ROWS[:value].max() if value else -np.inf)
+        assert part[:, 0:0].reshape(-1).numpy().shape == (0,)
 
 
 def test_the_gradient_of_a_part() -> None:
