@@ -74,8 +74,10 @@ def same(ours: str, theirs: str) -> bool:
     if re.match(r"v_(ldexp|cmpx?_class)_f16", theirs):  # integers, shown as halves
         ours = re.sub(r"0x(3[8c]|b[8c]|4[04]|c[04])00\b",
                       lambda m: short_literal(int(m[0], 16)), ours)  # fmt: skip
-    if re.match(r"v_cvt_(pk_)?f32_[bf][fp]8_", theirs):  # LLVM 19 does not say these
-        ours = re.sub(r" (byte_sel|dst_sel|dst_unused):\w+", "", ours)
+    if re.match(r"v_cvt_(pk_)?f32_[bf][fp]8_", theirs):  # LLVM 19 does not say these for CDNA
+        for name in ("byte_sel", "dst_sel", "dst_unused"):
+            if f" {name}:" not in theirs:
+                ours = re.sub(rf" {name}:\w+", "", ours)
     if " op_sel:" not in theirs:  # LLVM 19 lacks it in many instructions of 16 bits
         ours = re.sub(r" op_sel:\S+", "", ours)
     if theirs.startswith(("v_ldexp_f16", "v_cndmask_b32_dpp")):  # misplaced signs
