@@ -1,0 +1,275 @@
+"""Reads NVIDIA's machine code (SASS of sm_75 to sm_90): 128 bits → instructions with operands.
+
+An instruction's low 12 bits are its opcode: 9 bits of operation and 3 that say what its operands
+are (`FORMS`). What each operation has beside them is a row of `sass_opcodes`. A set bit that no
+field of the row accounts for makes the instruction unknown: it would mean something.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from drivers.emulated.simt.instruction import UnknownInstruction
+from drivers.emulated.simt.sass_opcodes import ROWS, SPECIAL_REGISTERS, Row
+
+SIZE_BYTES = 16
+RZ, URZ, PT = 255, 63, 7
+_SCHEDULING = (1 << 122) - (1 << 105)  # stalls, barriers to set and to wait for
+_GUARD = 0xF << 12
+_UNIFORM = 1 << 91  # set where an operand of a form is a uniform register
+
+# What the three bits of a form put in the slot of 32 bits in the middle, and whether the second
+# source stands there (else the third).
+FORMS = {1: ("r", True), 2: ("i", False), 3: ("c", False), 4: ("i", True), 5: ("c", True),
+         6: ("u", True), 7: ("u", False)}
+_SLOT = "e"
+
+
+class Operand(NamedTuple):
+    """One operand. Kinds: `R`, `UR` (registers), `P`, `UP` (predicates), `B` (convergence
+    barriers), `I` (an integer), `F`, `D`, `H` (floats by their bits: f32, the upper half of an
+    f64, two f16), `C` (a constant bank), `M` (an address), `SR`, `L` (where code goes on)."""
+
+    kind: str
+    number: int
+    negate: bool = False
+    absolute: bool = False
+    reuse: bool = False
+    select: int = 0
+    """Of a packed half: 0 both, 2 the low one twice, 3 the high one twice."""
+    offset: int = 0
+    uniform: int = URZ
+    """Of an address: a uniform register that is added or describes the memory."""
+    wide: bool = False
+    """Of an address: its register holds 64 bits."""
+    described: bool = False
+    """Of an address: the uniform register describes the memory and is not added."""
+
+
+@dataclass(slots=True)
+class Instruction:
+    """One decoded instruction at `pc`, an address of the guest or an offset in its code."""
+
+    pc: int
+    name: str
+    row: Row
+    guard: Operand
+    operands: tuple[Operand, ...]
+    """As the row's operand tokens name them, in that order."""
+    fields: dict[str, int] = field(default_factory=dict)
+    """Modifiers, by the name of their field."""
+    word: int = 0
+    arch: str = "sm_90"
+    size_bytes: int = SIZE_BYTES
+
+    def operand(self, token: str) -> Operand:
+        """The operand of that token (without its flags)."""
+        return self.operands[self.row.positions[token]]
+
+    @property
+    def target(self) -> int:
+        """Where a branch leads."""
+        return self.operand("L").number
+
+
+def bits(word: int, first: int, width: int) -> int:
+    """A field of an instruction."""
+    return word >> first & (1 << width) - 1
+
+
+def _signed(value: int, width: int) -> int:
+    return value - (1 << width) if value >> width - 1 else value
+
+
+class _Reader:
+    """One instruction being read; `seen` collects the bits that mean something here."""
+
+    def __init__(self, word: int, pc: int, arch: str, row: Row) -> None:
+        self.word, self.pc, self.arch, self.row = word, pc, arch, row
+        self.seen = 0xFFF | _GUARD | _SCHEDULING
+        self.form = bits(word, 9, 3)
+
+    def get(self, first: int, width: int) -> int:
+        """A field, noted as seen."""
+        self.seen |= (1 << width) - 1 << first
+        return bits(self.word, first, width)
+
+    def flag(self, place: int) -> bool:
+        """One bit."""
+        return bool(self.get(place, 1))
+
+    def register(self, first: int, flags: str, negate: int, absolute: int, reuse: int) -> Operand:
+        """A register with the modifiers that `flags` admits."""
+        if self.row.uniform:
+            kind, number = "UR", self.get(first, 6)
+        else:
+            kind, number = "R", self.get(first, 8)
+        return Operand(kind, number, *self._signs(flags, negate, absolute),
+                       reuse=bool(reuse) and self.flag(reuse))
+
+    def _signs(self, flags: str, negate: int, absolute: int) -> tuple[bool, bool]:
+        return ("-" in flags and self.flag(negate), "|" in flags and self.flag(absolute))
+
+    def source(self, token: str, flags: str) -> Operand:
+        """`a`, `b`, `c`, or `e`: what stands in the slot."""
+        if token == "a":
+            return self.register(24, flags, 72, 73, 122)
+        what, second = FORMS[self.form]
+        if token == "C":
+            return self.register(64, flags, 75, 74, 124) if what == "r" else self.slot(what, flags)
+        if token == "e" or second == (token == "b"):
+            if what == "r" and token != "c":
+                return self.register(32, flags, 63, 62, self.row.slot_reuse)
+            if what != "r":
+                return self.slot(what, flags)
+        if token == "b" and not second or token == "c":
+            return self.register(64, flags, 75, 74, 124 if token == "c" else 123)
+        raise AssertionError(token)
+
+    def slot(self, what: str, flags: str) -> Operand:
+        """An immediate, a constant or a uniform register."""
+        if what == "i":
+            return Operand(self.row.immediate, self.get(32, 32))
+        negate, absolute = self._signs(flags, 63, 62)
+        if what == "c":
+            return Operand("C", self.get(54, 5), negate, absolute,
+                           offset=4 * _signed(self.get(40, 14), 14))
+        self.seen |= _UNIFORM
+        if not self.word & _UNIFORM:
+            raise ValueError
+        return Operand("UR", self.get(32, 6), negate, absolute)
+
+    def predicate(self, token: str) -> Operand:
+        """`P81`: one that is written; `p87`: one that is read, whose next bit negates."""
+        first = int(token[1:3])
+        uniform = self.row.uniform or token.endswith("u")
+        if token.endswith("U") and self.flag(67):
+            uniform = True
+        number = self.get(first, 3)
+        return Operand("UP" if uniform else "P", number,
+                       negate=token[0] == "p" and self.flag(first + 3))
+
+    def half(self, operand: Operand, token: str) -> Operand:
+        """A packed half's choice of its parts."""
+        if operand.kind not in ("R", "UR", "C"):
+            return operand
+        if token == "a":
+            place = 74
+        elif token == "e" or token == "b" and FORMS[self.form][1]:
+            place = 60
+        else:
+            place = 81
+        select = self.get(place, 2)
+        if select == 1:
+            raise ValueError
+        return operand._replace(select=select)
+
+    def address(self, token: str) -> Operand:
+        """`M`: at a register plus an offset; `m` with a uniform register at bit 64, `n` at 32."""
+        number, offset = self.get(24, 8), _signed(self.get(40, 24), 24)
+        wide = token[0] in "MmnG" and self.flag(72)
+        uniform, described = URZ, False
+        if token[0] in "mnst" and self.row.code & 0x800 or token[0] == "n":
+            if self.flag(91):
+                place = 32 if token[0] in "nt" else 64
+                uniform = self.get(place, 6)
+                if self.row.reduces:
+                    described = self.get(70, 2) > 1
+                elif token[0] in "mn" and self.arch != "sm_75":
+                    described = self.flag(76)
+            if token[0] in "mn" and not self.row.atomic:
+                self.flag(90)
+        return Operand("M", number, offset=offset, uniform=uniform, wide=wide,
+                       described=described)
+
+    def label(self, token: str) -> Operand:
+        """Where a branch leads: an offset from the next instruction, in words of four bytes."""
+        if token != "l" and self.arch == "sm_90":
+            distance = _signed(self.get(34, 48), 48) << 8 | self.get(16, 8)
+        else:
+            width = 30 if token == "l" else 48
+            distance = _signed(self.get(34, width), width)
+        return Operand("L", self.pc + SIZE_BYTES + 4 * distance)
+
+
+def _operand(reader: _Reader, flags: str, token: str) -> Operand:
+    row = reader.row
+    if token in ("a", "b", "c", "e", "C"):
+        found = reader.source(token, flags)
+        return reader.half(found, token) if row.packed else found
+    if token[0] in "Pp" and token[1:3].isdigit():
+        return reader.predicate(token)
+    if token == "d":
+        return Operand("UR", reader.get(16, 6)) if row.uniform else Operand("R", reader.get(16, 8))
+    if token == "U":
+        return Operand("UR", reader.get(16, 6))
+    if token[0] in "Mmnst":
+        return reader.address(token)
+    if token in ("L", "l", "r"):
+        return reader.label(token)
+    if token == "PR":
+        return Operand("PR", 0)
+    if token == "x":  # the data of a store
+        return Operand("R", reader.get(32, 8))
+    if token == "y":
+        return Operand("R", reader.get(64, 8))
+    if token == "k":  # a constant at a register
+        return Operand("C", reader.get(54, 5), offset=reader.get(38, 16),
+                       uniform=RZ if row.uniform else reader.get(24, 8))
+    if token[0] == "B":
+        return Operand("B", reader.get(int(token[1:]), 4))
+    if token[0] == "#":
+        first, width = map(int, token[1:].split("."))
+        return Operand("I", reader.get(first, width))
+    if token == "SR":
+        number = reader.get(72, 8)
+        if number not in SPECIAL_REGISTERS or number == 136 and reader.arch != "sm_90":
+            raise ValueError
+        return Operand("SR", number)
+    if token == "lut":
+        return Operand("I", reader.get(72, 5) << 3 | reader.get(64, 3))
+    raise AssertionError(token)
+
+
+def _read(word: int, pc: int, arch: str, row: Row) -> Instruction:
+    reader = _Reader(word, pc, arch, row)
+    fields = {}
+    for name, one in row.modifiers_of(arch).items():
+        fields[name] = reader.get(one.first, one.width)
+        if one.texts.get(fields[name]) is None:
+            raise ValueError
+    operands = tuple(_operand(reader, flags, token) for flags, token in row.tokens)
+    for first, width, values in row.fixed:
+        if reader.get(first, width) not in values:
+            raise ValueError
+    if word & ~reader.seen:
+        raise ValueError
+    guard = Operand("UP" if row.uniform else "P", bits(word, 12, 3), bool(bits(word, 15, 1)))
+    return Instruction(pc, row.name, row, guard, operands, fields, word, arch)
+
+
+@functools.cache
+def _rows(arch: str) -> dict[int, tuple[Row, ...]]:
+    rows: dict[int, list[Row]] = {}
+    for row in ROWS:
+        if arch in row.archs:
+            rows.setdefault(row.code, []).append(row)
+    return {code: tuple(found) for code, found in rows.items()}
+
+
+def decode(code: bytes, offset: int, arch: str, pc: int | None = None) -> Instruction:
+    """The instruction at an offset of the code; raises UnknownInstruction with pc and bytes."""
+    at = offset if pc is None else pc
+    raw = code[offset : offset + SIZE_BYTES]
+    if len(raw) == SIZE_BYTES:
+        word = int.from_bytes(raw, "little")
+        for row in _rows(arch).get(word & 0xFFF, ()):
+            try:
+                return _read(word, at, arch, row)
+            except ValueError:
+                continue
+    raise UnknownInstruction(
+        f"Unknown {arch} instruction at pc {at:#x}: {raw.hex(' ', 4)}.", operation="decode"
+    )

@@ -1,0 +1,331 @@
+"""The instructions of NVIDIA's machine code (SASS of sm_75, sm_89 and sm_90) as data.
+
+Found by flipping bits of compiled code and reading what nvdisasm makes of it. A row is a name, an
+operation (9 bits) with the forms its operands may have, modifiers in the order in which they are
+printed, and operands. `sass_decode` says what operand tokens mean.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import NamedTuple
+
+TURING, ADA, HOPPER = "sm_75", "sm_89", "sm_90"
+EVERY = (TURING, ADA, HOPPER)
+
+
+class Modifier(NamedTuple):
+    """A field that is printed behind the name; None in `texts` is a value without meaning."""
+
+    first: int
+    width: int
+    texts: dict[int, str]
+
+
+def _listed(first: int, width: int, *texts: str | None) -> Modifier:
+    return Modifier(first, width, {i: t for i, t in enumerate(texts) if t is not None})
+
+
+def _flag(first: int, text: str) -> Modifier:
+    return _listed(first, 1, "", text)
+
+
+_SIZES = ("U8", "S8", "U16", "S16", "", "64", "128")
+_COMPARE = ("F", "LT", "EQ", "LE", "GT", "NE", "GE", "T")
+_FLOAT_COMPARE = ("F", "LT", "EQ", "LE", "GT", "NE", "GE", "NUM",
+                  "NAN", "LTU", "EQU", "LEU", "GTU", "NEU", "GEU", "T")
+_ATOMIC = ("ADD", "MIN", "MAX", "INC", "DEC", "AND", "OR", "XOR", "EXCH")
+_OLD_ORDER = {
+    value: f"{sem}{'.' if sem else ''}{scope}"
+    for value, (sem, scope) in enumerate(
+        (sem, scope) for sem in ("CONSTANT", "", "STRONG", "MMIO")
+        for scope in ("CTA", "SM", "GPU", "SYS"))
+}
+_NEW_ORDER = {0: "", 4: "CONSTANT", 5: "STRONG.SM", 7: "STRONG.GPU", 10: "STRONG.SYS"}
+
+SPECIAL_REGISTERS = {
+    0: "SR_LANEID", 33: "SR_TID.X", 34: "SR_TID.Y", 35: "SR_TID.Z", 37: "SR_CTAID.X",
+    38: "SR_CTAID.Y", 39: "SR_CTAID.Z", 47: "SR_SWINHI", 56: "SR_EQMASK", 57: "SR_LTMASK",
+    58: "SR_LEMASK", 59: "SR_GTMASK", 60: "SR_GEMASK", 80: "SR_CLOCKLO", 81: "SR_CLOCKHI",
+    82: "SR_GLOBALTIMERLO", 83: "SR_GLOBALTIMERHI", 136: "SR_CgaCtaId", 255: "SRZ",
+}
+
+# By name; one that has another place on Turing is given twice.
+MODIFIERS: dict[str, Modifier] = {
+    "ftz": _flag(80, "FTZ"), "sat": _flag(77, "SAT"), "rnd": _listed(78, 2, "", "RM", "RP", "RZ"),
+    "nan": _flag(81, "NAN"), "x": _flag(74, "X"), "u32": _listed(73, 1, "U32", ""),
+    "cmp": _listed(76, 3, *_COMPARE), "fcmp": _listed(76, 4, *_FLOAT_COMPARE),
+    "dcmp": _listed(76, 4, "MIN", *_FLOAT_COMPARE[1:15], "MAX"),
+    "bool": _listed(74, 2, "AND", "OR", "XOR"), "ex": _flag(72, "EX"),
+    "hi": _flag(80, "HI"), "sx32": _flag(73, "SX32"),
+    "shift": _listed(76, 1, "L", "R"), "w": _flag(75, "W"),
+    "kind": _listed(73, 2, "S64", "U64", "S32", "U32"),
+    "prmt": _listed(72, 3, "", "F4E", "B4E", "RC8", "ECL", "ECR", "RC16"),
+    "mufu": _listed(74, 4, "COS", "SIN", "EX2", "LG2", "RCP", "RSQ", "RCP64H", "RSQ64H", "SQRT",
+                    "TANH"),
+    "mul": Modifier(84, 3, {4: ""}),
+    "size": _listed(73, 3, *_SIZES), "e": _flag(72, "E"),
+    "evict": _listed(84, 3, "EF", "", "EL", "LU", "EU", "NA"),
+    "order": Modifier(77, 4, _NEW_ORDER), "order75": Modifier(77, 4, _OLD_ORDER),
+    "u": _flag(76, "U"),
+    "atomic": _listed(87, 4, *_ATOMIC), "red": _listed(87, 3, *_ATOMIC[:8]),
+    "atype": _listed(73, 3, "", "S32", "64", "F32.FTZ.RN", "F16x2.RN", "S64", "F64.RN"),
+    "atype90": _listed(73, 2, "", "S32", "64", "S64"),
+    "ftype90": Modifier(73, 4, {0: "F16x2.RN", 3: "BF16x2.RN", 9: "F32.FTZ.RN", 12: "F32.RN",
+                                15: "F64.RN"}),
+    "csize": _listed(73, 2, "", "64"),
+    "vote": _listed(72, 2, "ALL", "ANY", "EQ"),
+    "shfl": _listed(58, 2, "IDX", "UP", "DOWN", "BFLY"),
+    "match": _listed(79, 1, "ALL", "ANY"), "match64": _flag(73, "U64"),
+    "redux": _listed(78, 3, "AND", "OR", "XOR", "SUM", "MIN", "MAX"), "s32": _flag(73, "S32"),
+    "int_dst": _listed(75, 2, "8", "16", "32", "64"),
+    "trunc": _listed(78, 2, "", "FLOOR", "CEIL", "TRUNC"), "ntz": _flag(77, "NTZ"),
+    "f2i": Modifier(72, 1, {0: "", 1: ""}), "i2f": Modifier(74, 1, {0: "", 1: ""}),
+    "dst": _listed(75, 2, None, "F16", "F32", "F64"),
+    "src": _listed(84, 2, None, "F16", "F32", "F64"),
+    "isrc": _listed(84, 2, "8", "16", "32", "64"),
+    "sh": _flag(74, "SH"),
+    "32bit": _listed(80, 1, "32", ""),
+    "hmma": Modifier(75, 4, {0b0010: "1688.F32", 0b0011: "16816.F32", 0b0000: "1688.F16",
+                             0b0001: "16816.F16"}),
+    "hmmatype": _listed(82, 2, "", "BF16", "TF32"),
+    "scope": _listed(76, 3, "CTA", "SM", "GPU", "SYS"),
+    "mbar": _listed(79, 2, "SC", "ALL"),
+    "trans": _listed(78, 1, "M88", "MT88"), "ldsm": _listed(72, 2, "", "2", "4"),
+    "defer": _flag(80, "DEFER_BLOCKING"),
+    "clear": _flag(84, "CLEAR"),
+    "f32out": _flag(78, "F32"),
+    "f2fp": Modifier(78, 1, {0: "F16.F32.PACK_AB"}),
+    "vim": _listed(72, 2, "U32", "", "U16x2", "S16x2"),
+    "addmin": _listed(72, 1, "U32", ""),
+    "dp": _listed(73, 2, "U8.U8", "S8.U8", "U8.S8", "S8.S8"),
+    "sgxt": _listed(73, 1, "U32", ""), "bmskw": _listed(75, 1, "C", "W"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One operation with one form of operands."""
+
+    name: str
+    code: int
+    """The opcode's 12 bits."""
+    words: tuple[str, ...]
+    """Names of modifiers, and between them (with a dot) what the name always carries."""
+    tokens: tuple[tuple[str, str], ...]
+    """(flags, token) of each operand."""
+    archs: tuple[str, ...]
+    uniform: bool
+    immediate: str
+    packed: bool
+    fixed: tuple[tuple[int, int, tuple[int, ...]], ...]
+    """(first, width, values) of fields that must have one of these values."""
+
+    @property
+    def slot_reuse(self) -> int:
+        """The bit that says that the register in the slot is used again."""
+        return 124 if self.name == "FADD" else 123
+
+    @property
+    def reduces(self) -> bool:
+        """Whether it is an atomic operation on global memory."""
+        return self.name in ("ATOM", "ATOMG", "RED", "REDG")
+
+    @property
+    def atomic(self) -> bool:
+        """Whether bits 87 to 90 are an operation."""
+        return "atomic" in self.words
+
+    def modifiers_of(self, arch: str) -> dict[str, Modifier]:
+        """Its fields: the words that name one."""
+        return _modifiers(self.words, arch)
+
+    @functools.cached_property
+    def positions(self) -> dict[str, int]:
+        """Where an operand's token stands."""
+        return {token: i for i, (_, token) in enumerate(self.tokens)}
+
+
+@functools.cache
+def _modifiers(words: tuple[str, ...], arch: str) -> dict[str, Modifier]:
+    found = {}
+    for word in words:
+        if word in MODIFIERS:
+            old = f"{word}{arch[3:]}"
+            found[word] = MODIFIERS.get(old, MODIFIERS[word])
+    return found
+
+
+ROWS: list[Row] = []
+_ALL_PREDICATES = "81.3=7"
+
+
+def _fixed(texts: str) -> tuple[tuple[int, int, tuple[int, ...]], ...]:
+    """`81.3=7` or `90.2=0,3` between spaces."""
+    found = []
+    for text in texts.split():
+        place, values = text.split("=")
+        first, width = map(int, place.split("."))
+        found.append((first, width, tuple(map(int, values.split(",")))))
+    return tuple(found)
+
+
+def row(name: str, code: int, forms: str, words: str, operands: str, *,
+        imm: str = "I", archs: tuple[str, ...] = EVERY, uniform: bool = False,
+        packed: bool = False, fixed: str = "") -> None:
+    """Adds rows: `code` is the operation where `forms` lists forms, else the whole opcode."""
+    tokens = []
+    for operand in operands.split():
+        flags = operand[: len(operand) - len(operand.lstrip("-|?XH"))]
+        tokens.append((flags, operand[len(flags):]))
+    for form in forms or "0":
+        ROWS.append(Row(name, code | int(form) << 9, tuple(words.split()), tuple(tokens), archs,
+                        uniform, imm, packed, _fixed(fixed)))
+
+
+def _integer() -> None:
+    row("IADD3", 0x010, "1456", "x", "d ?P81 ?P84 -a -b -c Xp87 Xp77")
+    row("UIADD3", 0x090, "14", "x", "d ?P81 ?P84 -a -b -c Xp87 Xp77", uniform=True,
+        fixed="91.1=0,1")
+    row("IMAD", 0x024, "1234567", "x u32", "d a b -c Xp87", fixed=_ALL_PREDICATES)
+    row("IMAD", 0x025, "1234567", ".WIDE u32", "d ?P81 a b -c", fixed="87.4=15,7")
+    row("IMAD", 0x027, "1234567", ".HI u32", "d ?P81 a b -c", fixed="87.4=15,7")
+    row("UIMAD", 0x0A4, "14", "u32", "d a b -c", uniform=True,
+        fixed=_ALL_PREDICATES + " 87.4=15,7 91.1=0,1")
+    row("UIMAD", 0x0A5, "14", ".WIDE u32", "d a b -c", uniform=True,
+        fixed=_ALL_PREDICATES + " 87.4=15,7 91.1=0,1")
+    row("LEA", 0x011, "1456", "hi x sx32", "d ?P81 -a -b Hc #75.5 Xp87")
+    row("ULEA", 0x091, "14", "hi x sx32", "d ?P81 -a -b Hc #75.5 Xp87", uniform=True,
+        fixed="91.1=0,1")
+    row("LOP3", 0x012, "1456", ".LUT", "?P81 d a b c #72.8 p87")
+    row("ULOP3", 0x092, "14", ".LUT", "?P81 d a b c #72.8 p87", uniform=True, fixed="91.1=0,1")
+    row("SHF", 0x019, "1234567", "shift w kind hi", "d a b c")
+    row("USHF", 0x099, "14", "shift w kind hi", "d a b c", uniform=True, fixed="91.1=0,1")
+    row("PRMT", 0x016, "1234567", "prmt", "d a b c")
+    row("UPRMT", 0x096, "14", "prmt", "d a b c", uniform=True, fixed="91.1=0,1")
+    row("ISETP", 0x00C, "1456", "cmp u32 bool ex", "P81 P84 a b p87 Xp68", fixed="75.0=0")
+    row("UISETP", 0x08C, "14", "cmp u32 bool ex", "P81 P84 a b p87 Xp68", uniform=True,
+        fixed="91.1=0,1")
+    row("IMNMX", 0x017, "1456", "u32", "d a b p87", archs=(TURING, ADA))
+    row("VIMNMX", 0x048, "1456", "vim", "d a b p87", archs=(HOPPER,), fixed="81.6=63")
+    row("VIADD", 0x036, "1456", "", "d -a -b", archs=(HOPPER,))
+    row("VIADDMNMX", 0x046, "1245", "addmin", "d a -b c p87", archs=(HOPPER,), fixed="75.1=0,1")
+    row("IABS", 0x013, "156", "", "d e")
+    row("POPC", 0x109, "156", "", "d e")
+    row("UPOPC", 0x2BF, "", "", "d e", uniform=True, fixed="91.1=0,1")
+    row("FLO", 0x100, "156", "u32 sh", "d ?P81 e")
+    row("UFLO", 0x2BD, "", "u32 sh", "d ?P81 e", uniform=True, fixed="91.1=0,1")
+    row("BREV", 0x101, "156", "", "d e")
+    row("UBREV", 0x2BE, "", "", "d e", uniform=True, fixed="91.1=0,1")
+    row("IDP", 0x026, "1456", ".4A dp", "d a b c")
+    row("SGXT", 0x01A, "1456", "w sgxt", "d a b")
+    row("BMSK", 0x01B, "1456", "bmskw", "d a b")
+    row("MOV", 0x002, "1456", "", "d e", fixed="72.4=15")
+    row("UMOV", 0x882, "", "", "d e", uniform=True)
+    row("UMOV", 0xC82, "", "", "d e", uniform=True, fixed="91.1=1")
+    row("SEL", 0x007, "1456", "", "d a b p87")
+    row("USEL", 0x087, "14", "", "d a b p87", uniform=True, fixed="91.1=0,1")
+    row("PLOP3", 0x81C, "", ".LUT", "P81 P84 p87 p77 p68U lut #16.8")
+    row("R2P", 0x804, "", "", "PR a e")
+    row("P2R", 0x803, "", "", "d PR a e")
+    row("S2R", 0x919, "", "", "d SR")
+    row("S2UR", 0x9C3, "", "", "U SR")
+    row("CS2R", 0x805, "", "32bit", "d SR")
+    row("R2UR", 0x2CA, "", "", "U a", fixed=_ALL_PREDICATES)
+
+
+def _float() -> None:
+    row("FADD", 0x021, "1237", "ftz rnd sat", "d -|a -|e", imm="F")
+    row("FMUL", 0x020, "1456", "ftz mul rnd sat", "d -|a -|b", imm="F")
+    row("FFMA", 0x023, "1234567", "ftz rnd sat", "d -a -b -c", imm="F")
+    row("FMNMX", 0x009, "1456", "ftz nan", "d -|a -|b p87", imm="F")
+    row("FSEL", 0x008, "1456", "ftz", "d -|a -|b p87", imm="F")
+    row("FSETP", 0x00B, "1456", "fcmp ftz bool", "P81 P84 -|a -|b p87", imm="F")
+    row("DADD", 0x029, "1237", "rnd", "d -|a -|C", imm="D")
+    row("DMUL", 0x028, "1456", "rnd", "d -|a -|b", imm="D")
+    row("DFMA", 0x02B, "1234567", "rnd", "d -a -b -c", imm="D")
+    row("DSETP", 0x02A, "1237", "dcmp bool", "P81 P84 -|a -|e p87", imm="D")
+    row("FCHK", 0x102, "1456", "", "P81 -|a -|b", imm="F")
+    row("MUFU", 0x108, "1456", "mufu", "d -|e", imm="F")
+    for code, narrow in ((0x104, True), (0x110, False)):
+        row("F2F", code, "156", "ftz dst src rnd", "d -|e", imm="F" if narrow else "D")
+    for code in (0x105, 0x111):
+        row("F2I", code, "156", "ftz f2i int_dst src trunc ntz", "d -|e", imm="F")
+    for code in (0x106, 0x112):
+        row("I2F", code, "156", "dst i2f isrc rnd", "d e")
+    row("I2FP", 0x045, "156", "dst i2f isrc rnd", "d e", archs=(ADA, HOPPER))
+    for code in (0x107, 0x113):
+        row("FRND", code, "156", "ftz dst src trunc", "d -|e", imm="F")
+    row("F2FP", 0x03E, "1456", "f2fp", "d -|a -|b", archs=(ADA, HOPPER), imm="F",
+        fixed="64.8=255")
+    row("HADD2", 0x030, "1", "f32out", "d -|a -|e", packed=True)
+    row("HFMA2", 0x435, "", ".MMA", "d -a -b c", archs=(ADA, HOPPER), imm="H", packed=True)
+    row("HMMA", 0x23C, "", "hmma hmmatype", "d a b c")
+    row("IMMA", 0x237, "", ".16832.S8.S8", "d a b c", archs=(ADA, HOPPER),
+        fixed="72.7=92 86.1=1")
+
+
+def _memory() -> None:
+    load, store = "e evict size order", "e evict size order"
+    row("LDG", 0x381, "", load, "d M", archs=(TURING, ADA), fixed=_ALL_PREDICATES)
+    row("LDG", 0x981, "", load, "d n", fixed=_ALL_PREDICATES + " 76.1=0,1")
+    row("LD", 0x980, "", load, "d n", fixed="76.1=0,1")
+    row("STG", 0x386, "", store, "M x", archs=(TURING,))
+    row("STG", 0x986, "", store, "m x", fixed="76.1=0,1")
+    row("ST", 0x385, "", store, "M y", archs=(TURING,))
+    row("ST", 0x985, "", store, "m x", fixed="76.1=0,1")
+    row("LDL", 0x983, "", "size evict", "d s")
+    row("STL", 0x387, "", "size evict", "s x")
+    row("LDS", 0x984, "", "u size", "d t")
+    row("STS", 0x388, "", "size", "s x")
+    row("STS", 0x988, "", "size", "s x")
+    row("LDSM", 0x83B, "", ".16 trans ldsm", "d t")
+    row("LDC", 0xB82, "", "size", "d k")
+    row("ULDC", 0xAB9, "", "size", "d k", uniform=True)
+    row("ATOMS", 0x38C, "", "atomic atype", "d s x", fixed="64.8=0,255")
+    row("ATOMS", 0x98C, "", "atomic atype", "d s x", fixed="")
+    row("ATOMG", 0x3A8, "", "e atomic atype order", "P81 d M x", fixed="84.3=1")
+    row("ATOMG", 0x9A8, "", "e atomic atype order", "P81 d m x", fixed="84.3=1")
+    row("ATOM", 0x38A, "", "e atomic atype order", "P81 d M x", fixed="84.3=1 64.8=255")
+    row("ATOM", 0x98A, "", "e atomic atype order", "P81 d m x", fixed="84.3=1 76.1=0,1")
+    row("ATOMG", 0x3A9, "", "e .CAS order", "P81 d M x y", fixed="84.3=1 73.3=0")
+    row("RED", 0x98E, "", "e red atype order", "m x", fixed="84.3=1 76.1=0,1",
+        archs=(TURING, ADA))
+    row("REDG", 0x98E, "", "e red atype90 order", "m x", fixed="84.3=1 75.2=0", archs=(HOPPER,))
+    row("REDG", 0x9A6, "", "e .ADD ftype90 order", "m x", fixed="84.3=1 87.3=0", archs=(HOPPER,))
+    row("MEMBAR", 0x992, "", "mbar scope", "")
+    row("ERRBAR", 0x9AB, "", "", "")
+    row("CGAERRBAR", 0x5AB, "", "", "", archs=(HOPPER,))
+    row("CCTL", 0x98F, "", ".IVALL", "", fixed="24.8=255 87.4=4")
+
+
+def _flow() -> None:
+    row("NOP", 0x918, "", "", "")
+    row("EXIT", 0x94D, "", "", "", fixed="87.4=7")
+    row("BRA", 0x947, "", "", "?p87 L")
+    row("BRX", 0x949, "", "", "a r", fixed="87.4=7")
+    row("CALL", 0x944, "", ".REL .NOINC", "L", fixed="86.5=15")
+    row("RET", 0x950, "", ".REL .NODEC", "a L", fixed="86.5=15")
+    row("BSSY", 0x945, "", "", "B16 l", fixed="87.4=7")
+    row("BSYNC", 0x941, "", "", "B16", fixed="87.4=7")
+    row("BREAK", 0x942, "", "", "B16", fixed="87.4=7")
+    row("WARPSYNC", 0x948, "", "", "e", fixed="87.4=7", archs=(TURING, ADA))
+    row("WARPSYNC", 0x948, "", ".ALL", "", fixed="87.4=7 32.32=0", archs=(HOPPER,))
+    row("BMOV", 0x355, "", ".32 clear", "d B24")
+    row("BAR", 0xB1D, "", ".SYNC defer", "#54.4")
+    row("YIELD", 0x946, "", "", "", fixed="87.4=7")
+    row("VOTE", 0x806, "", "vote", "?d P81 p87")
+    row("VOTEU", 0x886, "", "vote", "U P81u p87")
+    row("SHFL", 0xF89, "", "shfl", "P81 d a #53.5 #40.13")
+    row("SHFL", 0x589, "", "shfl", "P81 d a x #40.13")
+    row("SHFL", 0x989, "", "shfl", "P81 d a #53.5 y")
+    row("SHFL", 0x389, "", "shfl", "P81 d a x y")
+    row("MATCH", 0x3A1, "", "match match64", "P81 d a")
+    row("REDUX", 0x3C4, "", "redux s32", "U a", archs=(ADA, HOPPER))
+
+
+_integer()
+_float()
+_memory()
+_flow()

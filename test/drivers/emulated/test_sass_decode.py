@@ -1,0 +1,77 @@
+"""The decoder of NVIDIA's machine code, judged by nvdisasm."""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+
+import pytest
+
+from compiler import cubin, nvrtc
+from compiler.compile import compile_kernel
+from compiler.nvidia import gpu_target
+from drivers.emulated.simt.instruction import UnknownInstruction
+from drivers.emulated.simt.sass_decode import decode
+from drivers.emulated.simt.sass_print import text
+from test.compiler.test_amdgpu import REAL, TAKES, assign, one_op
+from test.drivers.emulated.sass import ARCHS, compiled, judged
+from test.drivers.emulated.sass_kernels import EVERYTHING
+
+pytestmark = pytest.mark.skipif(bool(nvrtc.missing()), reason=nvrtc.missing() or "-")
+FULL = os.environ.get("TINYHW_FULL") == "1"
+MUTATIONS = 20000 if FULL else 1200  # of each architecture
+
+
+@functools.cache
+def instructions(arch: str) -> tuple[bytes, ...]:
+    """All instructions of the test kernels, each once."""
+    images = [compile_kernel(assign(make()), gpu_target(arch)).image for make in REAL.values()]
+    if FULL:
+        images += [compile_kernel(assign(one_op(op, dtype)), gpu_target(arch)).image
+                   for op in TAKES for dtype in TAKES[op]]
+    kernels = [k for image in images for k in cubin.read(image).kernels.values()]
+    kernels += compiled(EVERYTHING, arch).kernels.values()
+    words = (k.code[at : at + 16] for k in kernels for at in range(0, len(k.code), 16))
+    return tuple(dict.fromkeys(words))
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_every_instruction_of_the_test_kernels_reads_as_nvdisasm_has_it(arch: str) -> None:
+    words = list(instructions(arch))
+    found = judged(words, arch)
+    assert len(found) == len(words)
+    for pc, word, theirs in found:
+        assert text(decode(word, 0, arch, pc)) == theirs
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_mutated_instructions_read_as_nvdisasm_has_them_or_are_refused(arch: str) -> None:
+    """Operands are chosen evenly among opcodes; what we refuse, being strict, is counted."""
+    by_opcode: dict[int, list[bytes]] = {}
+    for word in instructions(arch):
+        by_opcode.setdefault(int.from_bytes(word[:2], "little") & 0xFFF, []).append(word)
+    draw = random.Random(arch)
+    words = []
+    for _ in range(MUTATIONS):
+        bits = int.from_bytes(draw.choice(by_opcode[draw.choice(sorted(by_opcode))]), "little")
+        for _ in range(draw.choice((1, 1, 2))):
+            bits ^= 1 << draw.randrange(12, 105)
+        words.append(bits.to_bytes(16, "little"))
+    agreed = 0
+    for pc, word, theirs in judged(words, arch):
+        try:
+            ours = text(decode(word, 0, arch, pc))
+        except UnknownInstruction:
+            continue
+        assert ours == theirs, word[::-1].hex()
+        agreed += 1
+    assert agreed > MUTATIONS // 4
+
+
+def test_an_unknown_instruction_is_named_with_its_place_and_bytes() -> None:
+    word = bytes(range(16))
+    with pytest.raises(UnknownInstruction, match=r"sm_90 instruction at pc 0x40: 00010203 04"):
+        decode(bytes(64) + word, 64, "sm_90")
+    with pytest.raises(UnknownInstruction, match="at pc 0x10"):
+        decode(bytes(24), 16, "sm_75")
