@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 EVERYTHING = r"""
+#define TWO(how,x) how(x[0]),how(x[1])
+#define FOUR(how,x) TWO(how,x),how(x[2]),how(x[3])
 extern "C" __global__ void red(float*a,int*b){ atomicAdd(a,b[0]*1.f); atomicMax(b,threadIdx.x);
   int o=atomicCAS(b+1,3,4); b[2]=o; atomicExch(b+3,7);
- b[threadIdx.x+9]=__shfl_xor_sync(~0u,b[threadIdx.x],3)+__shfl_down_sync(~0u,b[5],1)+__ballot_sync(~0u,b[1]>3)+__popc(b[2])+__clz(b[3])+__ffs(b[4])+__brev(b[5])+__any_sync(~0u,b[7]==2)+__shfl_sync(~0u,b[1],b[2])+__shfl_up_sync(~0u,b[1],2);}
+ b[threadIdx.x+9]=__shfl_xor_sync(~0u,b[threadIdx.x],3)+__shfl_down_sync(~0u,b[5],1)
+  +__ballot_sync(~0u,b[1]>3)
+  +__popc(b[2])+__clz(b[3])+__ffs(b[4])+__brev(b[5])+__any_sync(~0u,b[7]==2)
+  +__shfl_sync(~0u,b[1],b[2])+__shfl_up_sync(~0u,b[1],2);}
 extern "C" __global__ void smem(float*a,int n){ __shared__ float s[256]; __shared__ int c;
   s[threadIdx.x]=a[threadIdx.x]; if(threadIdx.x==0)c=0; __syncthreads(); atomicAdd(&c,n);
   for(int i=128;i;i>>=1){ if(threadIdx.x<i) s[threadIdx.x]+=s[threadIdx.x+i]; __syncthreads();}
@@ -32,24 +37,25 @@ extern "C" __global__ void gen(int*a,int n){ __shared__ int s[32]; int*p = n>thr
   atomicAdd(p,2); a[5]=clock(); }
 extern "C" __global__ void mma(unsigned*a,float*c){ int i=threadIdx.x; float d[4]; unsigned
   A[4]={a[i],a[i+32],a[i+64],a[i+96]},B[2]={a[i+128],a[i+160]}; for(int
-  k=0;k<4;k++)d[k]=c[i+32*k]; asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32
-  {%0,%1,%2,%3},{%4,%5},{%6},{%0,%1,%2,%3};":"+f"(d[0]),"+f"(d[1]),"+f"(d[2]),"+f"(d[3]):"r"(A[0]),"r"(A[1]),"r"(B[0]));
+  k=0;k<4;k++)d[k]=c[i+32*k]; asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
+  "{%0,%1,%2,%3},{%4,%5},{%6},{%0,%1,%2,%3};":FOUR("+f",d):TWO("r",A),"r"(B[0]));
 #if __CUDA_ARCH__>=800
- asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32
-  {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};":"+f"(d[0]),"+f"(d[1]),"+f"(d[2]),"+f"(d[3]):"r"(A[0]),"r"(A[1]),"r"(A[2]),"r"(A[3]),"r"(B[0]),"r"(B[1]));
- asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32
-  {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};":"+f"(d[0]),"+f"(d[1]),"+f"(d[2]),"+f"(d[3]):"r"(A[0]),"r"(A[1]),"r"(A[2]),"r"(A[3]),"r"(B[0]),"r"(B[1]));
- asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32
-  {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};":"+f"(d[0]),"+f"(d[1]),"+f"(d[2]),"+f"(d[3]):"r"(A[0]),"r"(A[1]),"r"(A[2]),"r"(A[3]),"r"(B[0]),"r"(B[1]));
+ asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+  "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};":FOUR("+f",d):FOUR("r",A),TWO("r",B));
+ asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+  "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};":FOUR("+f",d):FOUR("r",A),TWO("r",B));
+ asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+  "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};":FOUR("+f",d):FOUR("r",A),TWO("r",B));
  c[i]=__reduce_add_sync(~0u,a[i]);
- int e[4]={1,2,3,4}; asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32
-  {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};":"+r"(e[0]),"+r"(e[1]),"+r"(e[2]),"+r"(e[3]):"r"(A[0]),"r"(A[1]),"r"(A[2]),"r"(A[3]),"r"(B[0]),"r"(B[1])); d[0]+=e[0]+e[1]+e[2]+e[3];
+ int e[4]={1,2,3,4}; asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
+  "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};":FOUR("+r",e):FOUR("r",A),TWO("r",B));
+ d[0]+=e[0]+e[1]+e[2]+e[3];
 #endif
  __shared__ __align__(16) unsigned s[256]; s[i]=a[i]; __syncthreads(); unsigned r[4]; unsigned
-  p=__cvta_generic_to_shared(s+4*i); asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16
-  {%0,%1,%2,%3},[%4];":"=r"(r[0]),"=r"(r[1]),"=r"(r[2]),"=r"(r[3]):"r"(p)); asm
-  volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16
-  {%0,%1},[%2];":"=r"(r[0]),"=r"(r[1]):"r"(p)); d[1]+=r[0]+r[1]+r[2]+r[3];
+  p=__cvta_generic_to_shared(s+4*i); asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 "
+  "{%0,%1,%2,%3},[%4];":FOUR("=r",r):"r"(p)); asm
+  volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 "
+  "{%0,%1},[%2];":TWO("=r",r):"r"(p)); d[1]+=r[0]+r[1]+r[2]+r[3];
  for(int k=0;k<4;k++)c[i+32*k]=d[k]; }
 extern "C" __global__ void idp(int*a,unsigned char*b,short*c){int i=threadIdx.x;
   a[i]=__dp4a(a[i],a[i+1],a[i+2]); a[i+4]=min(a[i],max(a[i+2],a[i+3])); b[i]=b[i+1]*3;
