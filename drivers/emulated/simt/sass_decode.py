@@ -124,7 +124,7 @@ class _Reader:
                 return self.register(32, flags, 63, 62, self.row.slot_reuse)
             if what != "r":
                 return self.slot(what, flags)
-        if token == "b" and not second or token == "c":
+        if (token == "b" and not second) or token == "c":
             return self.register(64, flags, 75, 74, 124 if token == "c" else 123)
         raise AssertionError(token)
 
@@ -157,7 +157,7 @@ class _Reader:
             return operand
         if token == "a":
             place = 74
-        elif token == "e" or token == "b" and FORMS[self.form][1]:
+        elif token == "e" or (token == "b" and FORMS[self.form][1]):
             place = 60
         else:
             place = 81
@@ -171,7 +171,7 @@ class _Reader:
         number, offset = self.get(24, 8), _signed(self.get(40, 24), 24)
         wide = token[0] in "MmnG" and self.flag(72)
         uniform, described = URZ, False
-        if token[0] in "mnst" and self.row.code & 0x800 or token[0] == "n":
+        if (token[0] in "mnst" and self.row.code & 0x800) or token[0] == "n":
             if self.flag(91):
                 place = 32 if token[0] in "nt" else 64
                 uniform = self.get(place, 6)
@@ -225,7 +225,7 @@ def _operand(reader: _Reader, flags: str, token: str) -> Operand:
         return Operand("I", reader.get(first, width))
     if token == "SR":
         number = reader.get(72, 8)
-        if number not in SPECIAL_REGISTERS or number == 136 and reader.arch != "sm_90":
+        if number not in SPECIAL_REGISTERS or (number == 136 and reader.arch != "sm_90"):
             raise ValueError
         return Operand("SR", number)
     if token == "lut":
