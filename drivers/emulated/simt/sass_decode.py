@@ -43,7 +43,7 @@ class Operand(NamedTuple):
     uniform: int = URZ
     """Of an address: a uniform register that is added or describes the memory."""
     wide: bool = False
-    """Of an address: its register holds 64 bits."""
+    """Of an address: its register holds 64 bits, not 32 that zeros extend."""
     described: bool = False
     """Of an address: the uniform register describes the memory and is not added."""
 
@@ -117,15 +117,18 @@ class _Reader:
         if token == "a":
             return self.register(24, flags, 72, 73, 122)
         what, second = FORMS[self.form]
+        negate, absolute = (84, 83) if self.row.half else (75, 74)
+        if token == "C" and what == "r":
+            return self.register(64, flags, negate, absolute, 124)
         if token == "C":
-            return self.register(64, flags, 75, 74, 124) if what == "r" else self.slot(what, flags)
+            return self.slot(what, flags)
         if token == "e" or second == (token == "b"):
             if what == "r" and token != "c":
                 return self.register(32, flags, 63, 62, self.row.slot_reuse)
             if what != "r":
                 return self.slot(what, flags)
         if (token == "b" and not second) or token == "c":
-            return self.register(64, flags, 75, 74, 124 if token == "c" else 123)
+            return self.register(64, flags, negate, absolute, 124 if token == "c" else 123)
         raise AssertionError(token)
 
     def slot(self, what: str, flags: str) -> Operand:
@@ -167,20 +170,23 @@ class _Reader:
         return operand._replace(select=select)
 
     def address(self, token: str) -> Operand:
-        """`M`: at a register plus an offset; `m` with a uniform register at bit 64, `n` at 32."""
-        number, offset = self.get(24, 8), _signed(self.get(40, 24), 24)
+        """`M`: at a register plus an offset, of 32 bits for `G`; `m` with a uniform register at
+        bit 64, `n` at 32; `s` and `t` likewise in shared or local memory."""
+        number = self.get(24, 8)
+        width = 32 if token[0] == "G" else 24
+        offset = self.get(64 - width, width)
         wide = token[0] in "MmnG" and self.flag(72)
         uniform, described = URZ, False
-        if (token[0] in "mnst" and self.row.code & 0x800) or token[0] == "n":
-            if self.flag(91):
-                place = 32 if token[0] in "nt" else 64
-                uniform = self.get(place, 6)
-                if self.row.reduces:
-                    described = self.get(70, 2) > 1
-                elif token[0] in "mn" and self.arch != "sm_75":
-                    described = self.flag(76)
-            if token[0] in "mn" and not self.row.atomic:
-                self.flag(90)
+        if self.row.code & 0x800 and token[0] in "mnst" and self.flag(91):
+            uniform = self.get(32 if token[0] in "nt" else 64, 6)
+            if token[0] in "mn":
+                wide = self.flag(70 if self.row.atomic else 90)
+                place = 71 if self.row.reduces else 76
+                described = self.arch != "sm_75" and self.flag(place)
+                if not wide and (described or (self.row.reduces and not self.row.atomic)):
+                    raise ValueError
+        if token[0] in "MmnG" or number != RZ or uniform != URZ:
+            offset = _signed(offset, width)
         return Operand("M", number, offset=offset, uniform=uniform, wide=wide,
                        described=described)
 
@@ -205,7 +211,7 @@ def _operand(reader: _Reader, flags: str, token: str) -> Operand:
         return Operand("UR", reader.get(16, 6)) if row.uniform else Operand("R", reader.get(16, 8))
     if token == "U":
         return Operand("UR", reader.get(16, 6))
-    if token[0] in "Mmnst":
+    if token[0] in "MGmnst":
         return reader.address(token)
     if token in ("L", "l", "r"):
         return reader.label(token)
@@ -216,7 +222,7 @@ def _operand(reader: _Reader, flags: str, token: str) -> Operand:
     if token == "y":
         return Operand("R", reader.get(64, 8))
     if token == "k":  # a constant at a register
-        return Operand("C", reader.get(54, 5), offset=reader.get(38, 16),
+        return Operand("C", reader.get(54, 5), offset=_signed(reader.get(38, 16), 16),
                        uniform=RZ if row.uniform else reader.get(24, 8))
     if token[0] == "B":
         return Operand("B", reader.get(int(token[1:]), 4))
@@ -246,7 +252,8 @@ def _read(word: int, pc: int, arch: str, row: Row) -> Instruction:
             raise ValueError
     if word & ~reader.seen:
         raise ValueError
-    guard = Operand("UP" if row.uniform else "P", bits(word, 12, 3), bool(bits(word, 15, 1)))
+    uniform = row.uniform or row.name == "S2UR"
+    guard = Operand("UP" if uniform else "P", bits(word, 12, 3), bool(bits(word, 15, 1)))
     return Instruction(pc, row.name, row, guard, operands, fields, word, arch)
 
 

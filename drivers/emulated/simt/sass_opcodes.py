@@ -35,14 +35,15 @@ _SIZES = ("U8", "S8", "U16", "S16", "", "64", "128")
 _COMPARE = ("F", "LT", "EQ", "LE", "GT", "NE", "GE", "T")
 _FLOAT_COMPARE = ("F", "LT", "EQ", "LE", "GT", "NE", "GE", "NUM",
                   "NAN", "LTU", "EQU", "LEU", "GTU", "NEU", "GEU", "T")
-_ATOMIC = ("ADD", "MIN", "MAX", "INC", "DEC", "AND", "OR", "XOR", "EXCH")
-_OLD_ORDER = {
-    value: f"{sem}{'.' if sem else ''}{scope}"
-    for value, (sem, scope) in enumerate(
-        (sem, scope) for sem in ("CONSTANT", "", "STRONG", "MMIO")
-        for scope in ("CTA", "SM", "GPU", "SYS"))
-}
-_NEW_ORDER = {0: "", 4: "CONSTANT", 5: "STRONG.SM", 7: "STRONG.GPU", 10: "STRONG.SYS"}
+_ATOMIC = ("ADD", "MIN", "MAX", "INC", "DEC", "AND", "OR", "XOR", "EXCH", "SAFEADD")
+_OLD_ORDER = tuple(
+    f"{sem}{scope}" for sem in ("CONSTANT.", "", "STRONG.", "MMIO.")
+    for scope in ("CTA", "SM", "GPU", "SYS")
+)
+_NEW_ORDER = ("", "CONSTANT.PRIVATE", "CONSTANT.CTA", "CONSTANT.CTA.PRIVATE", "STRONG.SM.PRIVATE",
+              "STRONG.SM", "STRONG.GPU.PRIVATE", "STRONG.GPU", "MMIO.GPU", "CONSTANT.SM",
+              "STRONG.SYS", "CONSTANT.SM.PRIVATE", "MMIO.SYS", "CONSTANT.VC",
+              "CONSTANT.VC.PRIVATE", "CONSTANT.GPU")
 
 SPECIAL_REGISTERS = {
     0: "SR_LANEID", 33: "SR_TID.X", 34: "SR_TID.Y", 35: "SR_TID.Z", 37: "SR_CTAID.X",
@@ -65,15 +66,21 @@ MODIFIERS: dict[str, Modifier] = {
     "mufu": _listed(74, 4, "COS", "SIN", "EX2", "LG2", "RCP", "RSQ", "RCP64H", "RSQ64H", "SQRT",
                     "TANH"),
     "mul": Modifier(84, 3, {4: ""}),
-    "size": _listed(73, 3, *_SIZES), "e": _flag(72, "E"),
+    "size": _listed(73, 3, *_SIZES), "bank_size": _listed(73, 3, *_SIZES[:6]),
+    "e": Modifier(72, 1, {1: "E"}),  # addresses of 32 bits: not in a 64-bit process
     "evict": _listed(84, 3, "EF", "", "EL", "LU", "EU", "NA"),
-    "order": Modifier(77, 4, _NEW_ORDER), "order75": Modifier(77, 4, _OLD_ORDER),
-    "u": _flag(76, "U"),
+    "load": _listed(77, 4, *_NEW_ORDER[:4], "CONSTANT", *_NEW_ORDER[5:]),
+    "load75": _listed(77, 4, *_OLD_ORDER),
+    "store": _listed(77, 4, *_NEW_ORDER), "store75": _listed(77, 4, *[None] * 4, *_OLD_ORDER[4:]),
+    "order": _listed(77, 4, *_NEW_ORDER), "order75": _listed(77, 4, *[None] * 4, *_OLD_ORDER[4:12]),
+    "private": Modifier(76, 1, {0: "", 1: ""}), "private75": _flag(76, "PRIVATE"),
+    "u": Modifier(76, 1, {0: ""}), "u75": _flag(76, "U"),
     "atomic": _listed(87, 4, *_ATOMIC), "red": _listed(87, 3, *_ATOMIC[:8]),
-    "atype": _listed(73, 3, "", "S32", "64", "F32.FTZ.RN", "F16x2.RN", "S64", "F64.RN"),
+    "atype": _listed(73, 4, "", "S32", "64", "F32.FTZ.RN", "F16x2.RN", "S64", "F64.RN"),
     "atype90": _listed(73, 2, "", "S32", "64", "S64"),
     "ftype90": Modifier(73, 4, {0: "F16x2.RN", 3: "BF16x2.RN", 9: "F32.FTZ.RN", 12: "F32.RN",
                                 15: "F64.RN"}),
+    "shared": _listed(73, 2, "", "S32", "64"),
     "csize": _listed(73, 2, "", "64"),
     "vote": _listed(72, 2, "ALL", "ANY", "EQ"),
     "shfl": _listed(58, 2, "IDX", "UP", "DOWN", "BFLY"),
@@ -96,7 +103,8 @@ MODIFIERS: dict[str, Modifier] = {
     "defer": _flag(80, "DEFER_BLOCKING"),
     "clear": _flag(84, "CLEAR"),
     "f32out": _flag(78, "F32"),
-    "f2fp": Modifier(78, 1, {0: "F16.F32.PACK_AB"}),
+    "fmz": _flag(76, "FMZ"), "satf": _flag(77, "SATFINITE"), "relu": _flag(75, "RELU"),
+    "f2fp": _listed(76, 1, "F16", "BF16"), "f2fprnd": Modifier(79, 1, {0: "", 1: "RZ"}),
     "vim": _listed(72, 2, "U32", "", "U16x2", "S16x2"),
     "addmin": _listed(72, 1, "U32", ""),
     "dp": _listed(73, 2, "U8.U8", "S8.U8", "U8.S8", "S8.S8"),
@@ -126,6 +134,11 @@ class Row:
     def slot_reuse(self) -> int:
         """The bit that says that the register in the slot is used again."""
         return 124 if self.name == "FADD" else 123
+
+    @property
+    def half(self) -> bool:
+        """Whether it works on two f16 or bf16 at once."""
+        return self.name in ("HADD2", "HMUL2", "HFMA2")
 
     @property
     def reduces(self) -> bool:
@@ -209,7 +222,7 @@ def _integer() -> None:
         fixed="91.1=0,1")
     row("IMNMX", 0x017, "1456", "u32", "d a b p87", archs=(TURING, ADA))
     row("VIMNMX", 0x048, "1456", "vim", "d a b p87", archs=(HOPPER,), fixed="81.6=63")
-    row("VIADD", 0x036, "1456", "", "d -a -b", archs=(HOPPER,))
+    row("VIADD", 0x036, "1456", "", "d a -b", archs=(HOPPER,))
     row("VIADDMNMX", 0x046, "1245", "addmin", "d a -b c p87", archs=(HOPPER,), fixed="75.1=0,1")
     row("IABS", 0x013, "156", "", "d e")
     row("POPC", 0x109, "156", "", "d e")
@@ -248,49 +261,58 @@ def _float() -> None:
     row("DSETP", 0x02A, "1237", "dcmp bool", "P81 P84 -|a -|e p87", imm="D")
     row("FCHK", 0x102, "1456", "", "P81 -|a -|b", imm="F")
     row("MUFU", 0x108, "1456", "mufu", "d -|e", imm="F")
-    for code, narrow in ((0x104, True), (0x110, False)):
-        row("F2F", code, "156", "ftz dst src rnd", "d -|e", imm="F" if narrow else "D")
-    for code in (0x105, 0x111):
-        row("F2I", code, "156", "ftz f2i int_dst src trunc ntz", "d -|e", imm="F")
-    for code in (0x106, 0x112):
-        row("I2F", code, "156", "dst i2f isrc rnd", "d e")
-    row("I2FP", 0x045, "156", "dst i2f isrc rnd", "d e", archs=(ADA, HOPPER))
-    for code in (0x107, 0x113):
-        row("FRND", code, "156", "ftz dst src trunc", "d -|e", imm="F")
-    row("F2FP", 0x03E, "1456", "f2fp", "d -|a -|b", archs=(ADA, HOPPER), imm="F",
-        fixed="64.8=255")
-    row("HADD2", 0x030, "1", "f32out", "d -|a -|e", packed=True)
-    row("HFMA2", 0x435, "", ".MMA", "d -a -b c", archs=(ADA, HOPPER), imm="H", packed=True)
+    conversions = (  # a word of an opcode is for 64 bits on either side; (dst, src) by log2(bytes)
+        ("F2F", 0x104, "F", "75.2=1 84.2=2"), ("F2F", 0x104, "F", "75.2=2 84.2=1"),
+        ("F2F", 0x110, "D", "75.2=1,2 84.2=3"), ("F2F", 0x110, "F", "75.2=3 84.2=1,2"),
+        ("F2I", 0x105, "F", "75.2=0,1,2 84.2=1,2"), ("F2I", 0x111, "F", "75.2=3 84.2=1,2"),
+        ("F2I", 0x111, "D", "84.2=3"), ("I2F", 0x106, "I", "75.2=1,2 84.2=0,1,2"),
+        ("I2F", 0x112, "I", "75.2=3"), ("I2F", 0x112, "I", "75.2=1,2 84.2=3"),
+        ("FRND", 0x107, "F", "75.2=1 84.2=1"), ("FRND", 0x107, "F", "75.2=2 84.2=2"),
+        ("FRND", 0x113, "D", "75.2=3 84.2=3"),
+    )
+    shapes = {
+        "F2F": ("ftz dst src rnd", "d -|e"), "F2I": ("ftz f2i int_dst src trunc ntz", "d -|e"),
+        "I2F": ("dst i2f isrc rnd", "d e"), "FRND": ("ftz dst src trunc", "d -|e"),
+    }
+    for name, code, immediate, widths in conversions:
+        row(name, code, "156", *shapes[name], imm=immediate, fixed=widths)
+    row("I2FP", 0x045, "156", "dst i2f isrc rnd", "d e", archs=(ADA, HOPPER),
+        fixed="75.3=2 78.2=0,3 84.2=2")
+    row("F2FP", 0x03E, "1456", "satf relu f2fp .F32 .PACK_AB f2fprnd", "d a b",
+        archs=(ADA, HOPPER), imm="F", fixed="64.8=255 78.2=0,3")
+    row("HADD2", 0x030, "1", "f32out ftz sat", "d -a -|e", packed=True)
+    row("HFMA2", 0x435, "", ".MMA fmz ftz sat", "d -|a -|b c", archs=(ADA, HOPPER), imm="H")
     row("HMMA", 0x23C, "", "hmma hmmatype", "d a b c")
     row("IMMA", 0x237, "", ".16832.S8.S8", "d a b c", archs=(ADA, HOPPER),
         fixed="72.7=92 86.1=1")
 
 
 def _memory() -> None:
-    load, store = "e evict size order", "e evict size order"
+    load, store = "e evict size load private", "e evict size store private"
     row("LDG", 0x381, "", load, "d M", archs=(TURING, ADA), fixed=_ALL_PREDICATES)
-    row("LDG", 0x981, "", load, "d n", fixed=_ALL_PREDICATES + " 76.1=0,1")
-    row("LD", 0x980, "", load, "d n", fixed="76.1=0,1")
+    row("LDG", 0x981, "", load, "d n", fixed=_ALL_PREDICATES)
+    row("LD", 0x980, "", load, "d G", archs=(TURING,))
+    row("LD", 0x980, "", load, "d n", archs=(ADA, HOPPER))
     row("STG", 0x386, "", store, "M x", archs=(TURING,))
-    row("STG", 0x986, "", store, "m x", fixed="76.1=0,1")
-    row("ST", 0x385, "", store, "M y", archs=(TURING,))
-    row("ST", 0x985, "", store, "m x", fixed="76.1=0,1")
-    row("LDL", 0x983, "", "size evict", "d s")
-    row("STL", 0x387, "", "size evict", "s x")
+    row("STG", 0x986, "", store, "m x")
+    row("ST", 0x385, "", store, "G y", archs=(TURING,))
+    row("ST", 0x985, "", store, "m x", archs=(ADA, HOPPER))
+    row("LDL", 0x983, "", "evict size", "d t")
+    row("STL", 0x387, "", "evict size", "s x")
     row("LDS", 0x984, "", "u size", "d t")
     row("STS", 0x388, "", "size", "s x")
     row("STS", 0x988, "", "size", "s x")
     row("LDSM", 0x83B, "", ".16 trans ldsm", "d t")
-    row("LDC", 0xB82, "", "size", "d k")
-    row("ULDC", 0xAB9, "", "size", "d k", uniform=True)
-    row("ATOMS", 0x38C, "", "atomic atype", "d s x", fixed="64.8=0,255")
-    row("ATOMS", 0x98C, "", "atomic atype", "d s x", fixed="")
+    row("LDC", 0xB82, "", "bank_size", "d k")
+    row("ULDC", 0xAB9, "", "bank_size", "d k", uniform=True)
+    row("ATOMS", 0x38C, "", "atomic shared", "d s x", fixed="64.8=0,255")
+    row("ATOMS", 0x98C, "", "atomic shared", "d s x", fixed="")
     row("ATOMG", 0x3A8, "", "e atomic atype order", "P81 d M x", fixed="84.3=1")
     row("ATOMG", 0x9A8, "", "e atomic atype order", "P81 d m x", fixed="84.3=1")
     row("ATOM", 0x38A, "", "e atomic atype order", "P81 d M x", fixed="84.3=1 64.8=255")
-    row("ATOM", 0x98A, "", "e atomic atype order", "P81 d m x", fixed="84.3=1 76.1=0,1")
+    row("ATOM", 0x98A, "", "e atomic atype order", "P81 d m x", fixed="84.3=1")
     row("ATOMG", 0x3A9, "", "e .CAS order", "P81 d M x y", fixed="84.3=1 73.3=0")
-    row("RED", 0x98E, "", "e red atype order", "m x", fixed="84.3=1 76.1=0,1",
+    row("RED", 0x98E, "", "e red atype order", "m x", fixed="84.3=1",
         archs=(TURING, ADA))
     row("REDG", 0x98E, "", "e red atype90 order", "m x", fixed="84.3=1 75.2=0", archs=(HOPPER,))
     row("REDG", 0x9A6, "", "e .ADD ftype90 order", "m x", fixed="84.3=1 87.3=0", archs=(HOPPER,))

@@ -43,11 +43,13 @@ def _register(kind: str, number: int) -> str:
     return name if number == special else f"{kind}{number}"
 
 
-def _address(i: Instruction, o: Operand) -> str:
+def _address(i: Instruction, o: Operand, token: str) -> str:
     parts, described = [], ""
     if o.number != RZ:
-        wide = o.wide and i.word >> 91 & 1 and i.row.code & 0x800
-        parts.append(_register("R", o.number) + (".64" if wide else ""))
+        size = ""
+        if i.row.code & 0x800 and i.word >> 91 & 1 and token in ("m", "n"):
+            size = ".64" if o.wide else ".U32"
+        parts.append(_register("R", o.number) + size)
     if o.described:
         described = f"desc[{_register('UR', o.uniform)}]" if i.arch == "sm_90" else ""
     elif o.uniform != URZ:
@@ -76,11 +78,13 @@ def operand_text(i: Instruction, o: Operand, token: str) -> str:
             value -= 1 << 32
         return _hexadecimal(value)
     if o.kind in ("F", "D"):
-        return _float(o.number, o.kind)
+        double = i.name == "MUFU" and i.fields["mufu"] in (6, 7)  # RCP64H, RSQ64H: an upper half
+        return _float(o.number, "D" if double else o.kind)
     if o.kind == "H":
-        return ", ".join(_float(half, "H") for half in (o.number >> 16, o.number & 0xFFFF))
+        halves = (_float(half, "H") for half in (o.number >> 16, o.number & 0xFFFF))
+        return ", ".join("-0.0" if half == "-0" else half for half in halves)
     if o.kind == "M":
-        return _address(i, o)
+        return _address(i, o, token)
     if o.kind == "L":
         if token == "r":
             return _hexadecimal(o.number - i.pc - 16)
@@ -97,13 +101,13 @@ def operand_text(i: Instruction, o: Operand, token: str) -> str:
             f"c[{o.number:#x}][{_hexadecimal(o.offset)}]")
     else:
         text = _register(o.kind, o.number)
-    text += _HALVES[o.select]
     if o.absolute:
         text = f"|{text}|"
+    text += _HALVES[o.select]
     if o.reuse:
         text += ".reuse"
     if o.negate:
-        text = ("~" if i.fields.get("x") and i.name != "LEA" else "-") + text
+        text = ("~" if i.fields.get("x") else "-") + text
     return text
 
 
@@ -130,10 +134,12 @@ def _product(i: Instruction) -> list[str]:
         return [*texts[1:], "X"]
     if ("R", RZ) in ((a.kind, a.number), (b.kind, b.number)) and form != 7:
         return ["MOV", *texts]
+    if b.kind == "I" and not b.number and form == 4:
+        return ["MOV", *texts]
     if b.kind == "I" and b.number == 1 and form == 4:
         return ["IADD", *texts]
     power = b.kind == "I" and b.number and not b.number & (b.number - 1)
-    if power and c.number == RZ and not i.fields["u32"] and b.number not in (0x10000, 0x80000000):
+    if power and c.number == RZ and b.number not in (0x10000, 0x80000000):
         return ["SHL", *texts]
     return texts
 
@@ -172,7 +178,9 @@ _NAMED: dict[str, Callable[[Instruction], list[str]]] = {
 
 def _shown(i: Instruction, flags: str, token: str, o: Operand) -> bool:
     if "?" in flags:
-        return o.number != (RZ if o.kind == "R" else PT)
+        return o.number != (RZ if o.kind == "R" else PT) or o.negate
+    if "X" in flags and i.name == "ISETP" and i.arch == "sm_75":
+        return o.number != PT or o.negate
     if "X" in flags:
         return bool(i.fields.get("x") or i.fields.get("ex"))
     if i.name == "MATCH" and token == "P81":

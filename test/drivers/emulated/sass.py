@@ -53,7 +53,7 @@ def judged(words: list[bytes], arch: str) -> list[tuple[int, bytes, str]]:
 
 def plain(text: str) -> str:
     """Without the spaces that nvdisasm puts in for its own reasons."""
-    return re.sub(r"\s+", " ", text.replace(" ,", ",")).strip()
+    return re.sub(r"\s+", " ", text.replace(" ,", ",").replace("] [", "][")).strip()
 
 
 @functools.cache
