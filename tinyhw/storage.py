@@ -2,7 +2,8 @@
 
 A BUFFER node is a name; its memory is allocated at its first use and goes back to the device's
 allocator when nothing refers to the node any more (the driver waits for what is in flight).
-What comes from the host is copied, so that changing an array afterwards changes no tensor.
+What comes from the host is copied, so that changing an array afterwards changes no tensor;
+only what is lent (dlpack.py) or mapped from a file is used where it lies.
 What goes to the host is a view: reading costs a wait, not a copy.
 """
 
@@ -16,6 +17,7 @@ import numpy as np
 from compiler.dtype import DType, dtypes
 from compiler.ir import Node, Op
 from drivers import Buffer, Point
+from drivers import Device as Opened
 from tinyhw.device import Device
 from tinyhw.errors import DtypeError, JitError, TensorError
 
@@ -38,6 +40,7 @@ class Held:
 
 
 _held: WeakKeyDictionary[Node, Held] = WeakKeyDictionary()
+_unread: WeakKeyDictionary[Node, Data] = WeakKeyDictionary()  # bytes of those not used so far
 
 
 class ReadGuard:
@@ -56,24 +59,42 @@ def held(node: Node) -> Held:
                 operation="read",
             )
         _, device, size = node.arg
-        runtime = Device.runtime(device)
-        found = _held[node] = Held(runtime.device.alloc(size * node.dtype.itemsize))
+        opened = Device.runtime(device).device
+        data = _unread.pop(node, None)
+        if data is None:
+            found = Held(opened.alloc(size * node.dtype.itemsize))
+        else:
+            found = Held(_of_bytes(opened, device, data, node.dtype))
+        _held[node] = found
     return found
+
+
+def _of_bytes(opened: Opened, device: str, data: Data, dtype: DType) -> Buffer:
+    """The memory of some bytes itself, where a device computes in it, else a copy."""
+    raw = np.frombuffer(data, np.uint8)
+    address = raw.ctypes.data
+    if Device.is_processor(device) and raw.flags.writeable and not address % dtype.itemsize:
+        return opened.host_buffer(address, raw.size, raw)
+    buffer = opened.alloc(raw.size)
+    np.frombuffer(buffer.cpu_view(), np.uint8)[...] = raw
+    return buffer
 
 
 def place(node: Node, buffer: Buffer) -> None:
     """Gives a BUFFER node a piece of memory that is there already."""
+    _unread.pop(node, None)
     _held[node] = Held(buffer)
 
 
 def release(node: Node) -> None:
     """Takes the memory from a BUFFER node, whose contents are lost."""
     _held.pop(node, None)
+    _unread.pop(node, None)
 
 
 def is_allocated(node: Node) -> bool:
-    """Whether a BUFFER node has memory."""
-    return node in _held
+    """Whether a BUFFER node has memory, or will have what a file holds."""
+    return node in _held or node in _unread
 
 
 def allocate(dtype: DType, size: int, device: str | None = None) -> Node:
@@ -123,6 +144,18 @@ def from_bytes(data: Data, dtype: DType, device: str | None = None) -> Node:
         )
     node = allocate(dtype, raw.size // dtype.itemsize, device)
     np.frombuffer(held(node).buffer.cpu_view(), np.uint8)[...] = raw
+    return node
+
+
+def from_bytes_later(data: Data, dtype: DType, device: str | None = None) -> Node:
+    """A new BUFFER of bytes that are looked at when it is used: those of a mapped file.
+
+    A processor computes in them, if they are writable and aligned; other devices copy them then.
+    They are a whole number of elements, and not none.
+    """
+    node = Node.buffer(dtype, memoryview(data).nbytes // dtype.itemsize,
+                       Device.canonicalize(device))
+    _unread[node] = data
     return node
 
 

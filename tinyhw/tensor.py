@@ -14,14 +14,16 @@ and backward.
 from __future__ import annotations
 
 from contextlib import ContextDecorator
-from typing import Any, Self, TypeAlias
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
-from compiler.dtype import ConstType, DType, dtypes
+from compiler.dtype import ConstType, dtypes
 from compiler.ir import MOVEMENT, Node, Op, toposort
 from compiler.lower import shows_padding
 from tinyhw import dlpack, live, storage
+from tinyhw.contents import Data, node_of
 from tinyhw.core import (
     STORAGE,
     Core,
@@ -30,7 +32,6 @@ from tinyhw.core import (
     buffer_of,
     history,
     is_scalar,
-    python_dtype,
     to_dtype,
     to_shape,
 )
@@ -50,11 +51,6 @@ from tinyhw.gradient import BIJECTIVE, gradients
 from tinyhw.names import Names
 from tinyhw.variable import Variable
 
-Bytes: TypeAlias = "bytes | bytearray | memoryview"
-Data: TypeAlias = "ConstType | list[Any] | tuple[Any, ...] | np.ndarray[Any, Any] | Bytes | None"
-
-_FROM_NUMPY: dict[str, DType] = {d.name: d for d in dtypes.all if d is not dtypes.bfloat16}
-
 # Methods of tinygrad's or torch's tensors that a program may well ask for.
 NOT_YET = frozenset(
     """allreduce custom_kernel decode_hevc_frame digamma erfinv fold gcd geomspace grid_sample hash
@@ -66,8 +62,9 @@ NOT_YET = frozenset(
 class Tensor(Names):
     """An array of `dtype` elements in `shape` on `device`.
 
-    data: a number, nested lists, a NumPy array, bytes (as uint8 unless `dtype` says otherwise),
-    a Tensor, or None for no elements.
+    data: a number, nested lists, a Tensor, None for no elements; an array (NumPy's, or anything
+    with the buffer protocol or DLPack), which is copied; bytes, as uint8 unless `dtype` says
+    otherwise; or a `pathlib.Path`, for a file's bytes, which are read where they are used.
     """
 
     __slots__ = ()
@@ -80,7 +77,8 @@ class Tensor(Names):
         requires_grad: bool | None = None,
     ) -> None:
         wanted = None if dtype is None else to_dtype(dtype)
-        self._device = Device.canonicalize(device)
+        on_host = device is None and isinstance(data, Path)
+        self._device = Device.processor() if on_host else Device.canonicalize(device)
         self._requires_grad, self._leaf, self._spent, self.grad = None, False, False, None
         self._family = Family()
         if isinstance(data, Tensor):
@@ -89,7 +87,7 @@ class Tensor(Names):
             self._node, self._device, self._family = given._node, given._device, given._family
             self._requires_grad = given._requires_grad
         else:
-            self._node = _node_of(data, self._device, wanted)
+            self._node = node_of(data, self._device, wanted)
         live.register(self)
         if requires_grad is not None:
             self.requires_grad_(requires_grad)
@@ -528,64 +526,6 @@ class no_grad(ContextDecorator):  # noqa: N801  (torch's name)
 
     def __exit__(self, *error: object) -> None:
         Core.grad_enabled = self.before.pop()
-
-
-def _node_of(data: Any, device: str, dtype: DType | None) -> Node:
-    """The graph of what a Tensor is made of."""
-    if data is None:
-        return filled((0,), 0, dtype or dtypes.default_float)
-    if isinstance(data, Node | Variable):
-        node = data if isinstance(data, Node) else data.node
-        wanted = dtypes.default_int if node.dtype is dtypes.index else node.dtype
-        return node.cast(dtype or wanted)
-    if is_scalar(data) and not isinstance(data, np.generic):
-        return Node.const(data, dtype or python_dtype(data))
-    if isinstance(data, bytes | bytearray | memoryview):
-        kind = dtype or dtypes.uint8
-        return storage.from_bytes(data, kind, device) if len(data) else filled((0,), 0, kind)
-    if isinstance(data, list | tuple):
-        return _node_of_list(data, device, dtype)
-    if not isinstance(data, np.ndarray | np.generic):
-        raise DtypeError(
-            "A tensor is made of a number, lists, a NumPy array, bytes, a Tensor or None, "
-            f"not of {type(data).__name__}."
-        )
-    array = np.asarray(data)
-    held = _FROM_NUMPY.get(array.dtype.name)
-    if held is None:
-        raise DtypeError(
-            f"A NumPy array of {array.dtype} has no tensor type; there are "
-            f"{', '.join(_FROM_NUMPY)}."
-        )
-    if array.ndim == 0:
-        return Node.const(array.item(), held).cast(dtype or held)
-    if not array.size:
-        return filled(array.shape, 0, dtype or held)
-    native = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return storage.from_numpy(native, held, device).reshape(array.shape).cast(dtype or held)
-
-
-def _node_of_list(data: Any, device: str, dtype: DType | None) -> Node:
-    """Nested lists of numbers, or of tensors that are stacked."""
-    if any(isinstance(item, Tensor) for item in data):
-        parts = [item if isinstance(item, Tensor) else Tensor(item, device) for item in data]
-        stacked = parts[0].stack(*parts[1:])
-        return stacked._node if dtype is None else stacked._node.cast(dtype)
-    try:
-        array = np.array(data)
-    except ValueError as error:
-        raise ShapeError(f"Nested lists must be rectangular: {error}.") from error
-    except OverflowError as error:
-        raise DtypeError(f"A number is too large for any type: {error}.") from error
-    kind = {"b": dtypes.bool, "i": dtypes.default_int, "u": dtypes.uint64}
-    kind["f"] = dtypes.default_float
-    if array.dtype.kind not in kind:
-        raise DtypeError(f"Nested lists must hold numbers, and these make a {array.dtype} array.")
-    wanted = dtype or (kind[array.dtype.kind] if array.size else dtypes.default_float)
-    if wanted in _FROM_NUMPY.values():
-        array = array.astype(wanted.name)
-        return _node_of(array, device, None)
-    return _node_of(array.astype(np.float32), device, wanted)
 
 
 def _tensors_on(base: Node) -> list[Tensor]:

@@ -150,7 +150,8 @@ def test_loading_copies_nothing(tmp_path: Path) -> None:
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak_bytes < 1 << 20
-    assert loaded["w"].data.readonly
+    loaded["w"].data[:4] = b"mine"  # in this process only
+    assert bytes(load(path)["w"].data[:4]) == bytes(4)
 
 
 def test_views_outlive_the_file_and_its_dictionary(tmp_path: Path) -> None:
@@ -344,7 +345,7 @@ def test_saving_where_there_is_no_folder_is_one_sentence(tmp_path: Path) -> None
     ("saved", "metadata", "message"),
     [
         ({"w": view(dtypes.float32, (3,), bytes(8))}, None, r"'w' of shape \(3,\) needs 12 .* 8"),
-        ({"w": view(dtypes.float32, (-1, -2), bytes(8))}, None, r"shape \(-1, -2\) needs 8"),
+        ({"w": view(dtypes.float32, (-1, -2), bytes(8))}, None, r"with a negative extent"),
         ({"__metadata__": view(dtypes.bool, ())}, None, r"name of the metadata"),
         ({"w": view(dtypes.index, (1,))}, None, r"dtypes.index; known are BOOL"),
         ({"\ud800": view(dtypes.bool, ())}, None, r"not valid Unicode"),

@@ -10,21 +10,19 @@ says is checked against its size before it is used, and what does not hold is Ma
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import mmap
 import os
 import reprlib
 import secrets
-import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NoReturn
 
 from compiler.dtype import DType, dtypes
-from drivers.errors import MalformedInput, SystemCallFailed
+from drivers.errors import MalformedInput
+from tinyhw.formats.files import file_error, map_open, open_regular
 
 DTYPES: Final[dict[str, DType]] = {
     "BOOL": dtypes.bool,
@@ -85,25 +83,26 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     """Reads and checks the header of a file; raises MalformedInput or SystemCallFailed."""
     name = os.fspath(path)
     try:
-        with _open_regular(name) as file:
+        with open_regular(name) as file:
             return _read_header(name, file, os.fstat(file.fileno()).st_size)
     except OSError as error:
-        raise _file_error("read", name, error) from error
+        raise file_error("read", name, error) from error
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, TensorView]:
     """Maps a file and returns its tensors by name, in the order of their bytes.
 
-    The views share one read-only mapping, which lives until the last of them is gone; a file
-    must not be shortened meanwhile. Raises MalformedInput or SystemCallFailed.
+    The views share one private mapping, which lives until the last of them is gone: what is
+    written to it does not reach the file. The file must not be shortened meanwhile. Raises
+    MalformedInput or SystemCallFailed.
     """
     name = os.fspath(path)
     try:
-        with _open_regular(name) as file:
+        with open_regular(name) as file:
             header = _read_header(name, file, os.fstat(file.fileno()).st_size)
-            mapping = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            mapping = map_open(file)
     except OSError as error:
-        raise _file_error("read", name, error) from error
+        raise file_error("read", name, error) from error
     return {
         tensor: TensorView(info.dtype, info.shape, mapping[info.start : info.end])
         for tensor, info in header.tensors.items()
@@ -122,7 +121,27 @@ def save(
     SystemCallFailed when the file cannot be written.
     """
     name = os.fspath(path)
-    order = sorted(tensors, key=lambda tensor: (-tensors[tensor].dtype.itemsize, tensor))
+    for tensor, view in tensors.items():
+        needed = _size_bytes(view.shape, view.dtype)
+        if needed != view.data.nbytes or not view.data.c_contiguous:
+            _refuse(
+                name,
+                f"tensor {_quoted(tensor)} of shape {view.shape} needs {needed} contiguous bytes; "
+                f"it has {view.data.nbytes}",
+            )
+    described = {tensor: (view.dtype, view.shape) for tensor, view in tensors.items()}
+    stream(name, described, lambda tensor: tensors[tensor].data, metadata)
+
+
+def stream(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, tuple[DType, tuple[int, ...]]],
+    read: Callable[[str], memoryview],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """`save` of tensors of these dtypes and shapes; `read` gives one's bytes when it is written."""
+    name = os.fspath(path)
+    order = sorted(tensors, key=lambda tensor: (-tensors[tensor][0].itemsize, tensor))
     header = _encode_header(name, {tensor: tensors[tensor] for tensor in order}, metadata)
     unfinished = f"{name}.{secrets.token_hex(8)}.tmp"
     try:
@@ -130,23 +149,14 @@ def save(
             try:
                 file.write(header)
                 for tensor in order:
-                    file.write(tensors[tensor].data)
+                    file.write(read(tensor))
                 file.close()
                 os.replace(unfinished, name)
             except BaseException:
                 Path(unfinished).unlink(missing_ok=True)
                 raise
     except OSError as error:
-        raise _file_error("write", name, error) from error
-
-
-def _open_regular(name: str) -> BinaryIO:
-    """Opens a file for reading; a pipe or a device, which could block for ever, is refused."""
-    descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return os.fdopen(descriptor, "rb", buffering=0)
-    os.close(descriptor)
-    raise MalformedInput(f"{name} is not a regular file.", operation="open")
+        raise file_error("write", name, error) from error
 
 
 def _read_header(name: str, file: BinaryIO, file_bytes: int) -> Header:
@@ -299,30 +309,27 @@ def _check_contiguous(
 
 
 def _encode_header(
-    name: str, tensors: Mapping[str, TensorView], metadata: Mapping[str, str] | None
+    name: str,
+    tensors: Mapping[str, tuple[DType, tuple[int, ...]]],
+    metadata: Mapping[str, str] | None,
 ) -> bytes:
     header: dict[str, object] = {}
     if metadata:
         header[METADATA] = _checked_metadata(name, dict(metadata))
     position = 0
-    for tensor, view in tensors.items():
+    for tensor, (dtype, shape) in tensors.items():
         what = f"tensor {_quoted(tensor)}"
         if tensor == METADATA:
             _refuse(name, f"{what} has the name of the metadata")
         _check_unicode(name, what, tensor)
-        if view.dtype not in NAMES:
-            _refuse(name, f"{what} has {view.dtype}; known are {', '.join(DTYPES)}")
-        needed = _size_bytes(view.shape, view.dtype)
-        negative = any(extent < 0 for extent in view.shape)
-        if negative or needed != view.data.nbytes or not view.data.c_contiguous:
-            _refuse(
-                name,
-                f"{what} of shape {view.shape} needs {needed} contiguous bytes; "
-                f"it has {view.data.nbytes}",
-            )
+        if dtype not in NAMES:
+            _refuse(name, f"{what} has {dtype}; known are {', '.join(DTYPES)}")
+        needed = _size_bytes(shape, dtype)
+        if any(extent < 0 for extent in shape):
+            _refuse(name, f"{what} has the shape {shape}, with a negative extent")
         header[tensor] = {
-            "dtype": NAMES[view.dtype],
-            "shape": [int(extent) for extent in view.shape],
+            "dtype": NAMES[dtype],
+            "shape": [int(extent) for extent in shape],
             "data_offsets": [position, position + needed],
         }
         position += needed
@@ -339,12 +346,6 @@ def _size_bytes(shape: tuple[int, ...], dtype: DType) -> int:
 
 def _refuse(name: str, reason: str) -> NoReturn:
     raise MalformedInput(f"{name}: {reason}.", operation="safetensors")
-
-
-def _file_error(verb: str, name: str, error: OSError) -> SystemCallFailed:
-    number = error.errno or 0
-    reason = f"{errno.errorcode.get(number, number)}: {error.strerror}"
-    return SystemCallFailed(f"Cannot {verb} {name} ({reason}).", number=number, operation=verb)
 
 
 def _quoted(value: object) -> str:

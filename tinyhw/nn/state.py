@@ -7,6 +7,8 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from compiler.dtype import DType
+from tinyhw import storage
 from tinyhw.errors import DtypeError, ShapeError, TensorError
 from tinyhw.formats import safetensors
 from tinyhw.tensor import Tensor
@@ -113,24 +115,35 @@ def safe_save(
     fn: str | os.PathLike[str],
     metadata: dict[str, str] | None = None,
 ) -> None:
-    """Writes tensors to a safetensors file; an old file is replaced only when all is written."""
-    views = {name: _view(name, tensor) for name, tensor in tensors.items()}
-    safetensors.save(fn, views, metadata)
+    """Writes tensors to a safetensors file; an old file is replaced only when all is written.
 
-
-def _view(name: str, tensor: Tensor) -> safetensors.TensorView:
-    if not isinstance(tensor, Tensor):
-        raise DtypeError(f"safe_save writes tensors, and {name!r} is {type(tensor).__name__}.")
-    return safetensors.TensorView(tensor.dtype, tensor._fixed_shape(), tensor._bytes())
+    What is lazy is computed when its turn comes, one tensor after the other.
+    """
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise DtypeError(f"safe_save writes tensors, and {name!r} is {type(tensor).__name__}.")
+    described = {name: (t.dtype, t._fixed_shape()) for name, t in tensors.items()}
+    safetensors.stream(fn, described, lambda name: tensors[name].detach()._bytes(), metadata)
 
 
 def safe_load(fn: str | os.PathLike[str], device: str | None = None) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name."""
-    found = {}
-    for name, view in safetensors.load(fn).items():
-        flat = Tensor(view.data, device, view.dtype)
-        found[name] = flat.reshape(view.shape)
-    return found
+    """The tensors of a safetensors file by name, on the default device or another.
+
+    The file is mapped and must not be shortened: a tensor is read when it is first used.
+    """
+    return {
+        name: from_file(view.data, view.dtype, view.shape, device)
+        for name, view in safetensors.load(fn).items()
+    }
+
+
+def from_file(
+    data: memoryview, dtype: DType, shape: tuple[int, ...], device: str | None
+) -> Tensor:
+    """The tensor of a mapped file's bytes, which are read when it is first used."""
+    if not data.nbytes:
+        return Tensor.zeros(shape, dtype=dtype, device=device)
+    return Tensor(storage.from_bytes_later(data, dtype, device).reshape(shape), device)
 
 
 def safe_load_metadata(fn: str | os.PathLike[str]) -> dict[str, str]:
