@@ -38,7 +38,7 @@ class Operand(NamedTuple):
     absolute: bool = False
     reuse: bool = False
     select: int = 0
-    """Of a packed half: 0 both, 2 the low one twice, 3 the high one twice."""
+    """Of a packed half: 0 both, 1 it is one f32, 2 the low one twice, 3 the high one twice."""
     offset: int = 0
     uniform: int = URZ
     """Of an address: a uniform register that is added or describes the memory."""
@@ -165,7 +165,7 @@ class _Reader:
         else:
             place = 81
         select = self.get(place, 2)
-        if select == 1:
+        if select == 1 and (self.row.name != "HADD2" or self.arch == "sm_90"):
             raise ValueError
         return operand._replace(select=select)
 
@@ -190,6 +190,13 @@ class _Reader:
         return Operand("M", number, offset=offset, uniform=uniform, wide=wide,
                        described=described)
 
+    def copied(self) -> Operand:
+        """The place in global memory from which LDGSTS copies."""
+        if not self.flag(91) or not self.flag(70):
+            raise ValueError
+        return Operand("M", self.get(24, 8), offset=_signed(self.get(32, 12), 12),
+                       uniform=self.get(64, 6), wide=True, described=self.flag(76))
+
     def label(self, token: str) -> Operand:
         """Where a branch leads: an offset from the next instruction, in words of four bytes."""
         if token != "l" and self.arch == "sm_90":
@@ -209,9 +216,20 @@ def _operand(reader: _Reader, flags: str, token: str) -> Operand:
         return reader.predicate(token)
     if token == "d":
         return Operand("UR", reader.get(16, 6)) if row.uniform else Operand("R", reader.get(16, 8))
-    if token == "U":
-        return Operand("UR", reader.get(16, 6))
-    if token[0] in "MGmnst":
+    if token in ("U", "U24"):
+        return Operand("UR", reader.get(24 if token == "U24" else 16, 6))
+    if token == "h":  # one half of a register
+        half = reader.source("e", flags)
+        return half._replace(select=3 if reader.flag(60) else 2)
+    if token == "D":
+        return Operand("M", reader.get(16, 8), offset=_signed(reader.get(44, 20), 20))
+    if token == "g":
+        return reader.copied()
+    if token == "PC":  # half of the address to which a convergence barrier returns
+        return Operand("PC", reader.get(31, 1))
+    if token == "SB":
+        return Operand("SB", reader.get(44, 3))
+    if token in ("M", "G", "m", "n", "s", "t"):
         return reader.address(token)
     if token in ("L", "l", "r"):
         return reader.label(token)

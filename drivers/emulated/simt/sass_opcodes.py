@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 TURING, ADA, HOPPER = "sm_75", "sm_89", "sm_90"
 EVERY = (TURING, ADA, HOPPER)
+_NEWER = (ADA, HOPPER)
 
 
 class Modifier(NamedTuple):
@@ -46,16 +47,23 @@ _NEW_ORDER = ("", "CONSTANT.PRIVATE", "CONSTANT.CTA", "CONSTANT.CTA.PRIVATE", "S
               "CONSTANT.VC.PRIVATE", "CONSTANT.GPU")
 
 SPECIAL_REGISTERS = {
-    0: "SR_LANEID", 33: "SR_TID.X", 34: "SR_TID.Y", 35: "SR_TID.Z", 37: "SR_CTAID.X",
-    38: "SR_CTAID.Y", 39: "SR_CTAID.Z", 47: "SR_SWINHI", 56: "SR_EQMASK", 57: "SR_LTMASK",
-    58: "SR_LEMASK", 59: "SR_GTMASK", 60: "SR_GEMASK", 80: "SR_CLOCKLO", 81: "SR_CLOCKHI",
-    82: "SR_GLOBALTIMERLO", 83: "SR_GLOBALTIMERHI", 136: "SR_CgaCtaId", 255: "SRZ",
+    0: "SR_LANEID", 2: "SR_VIRTCFG", 3: "SR_VIRTID", 32: "SR_TID", 33: "SR_TID.X", 34: "SR_TID.Y",
+    35: "SR_TID.Z", 37: "SR_CTAID.X", 38: "SR_CTAID.Y", 39: "SR_CTAID.Z", 40: "SR_NTID",
+    46: "SR_LWINHI", 47: "SR_SWINHI", 48: "SR_SWINLO", 49: "SR_SWINSZ", 50: "SR_SMEMSZ",
+    52: "SR_LWINLO", 53: "SR_LWINSZ", 56: "SR_EQMASK", 57: "SR_LTMASK", 58: "SR_LEMASK",
+    59: "SR_GTMASK", 60: "SR_GEMASK", 61: "SR_REGALLOC", 62: "SR_BARRIERALLOC",
+    64: "SR_GLOBALERRORSTATUS", 66: "SR_WARPERRORSTATUS", 67: "SR_VIRTUALSMID",
+    68: "SR_VIRTUALENGINEID", 80: "SR_CLOCKLO", 81: "SR_CLOCKHI", 82: "SR_GLOBALTIMERLO",
+    83: "SR_GLOBALTIMERHI", 136: "SR_CgaCtaId", 255: "SRZ",
+    **{100 + 2 * i: f"SR_PM{i}" for i in range(8)},
+    **{101 + 2 * i: f"SR_PM_HI{i}" for i in range(8)},
 }
 
 # By name; one that has another place on Turing is given twice.
 MODIFIERS: dict[str, Modifier] = {
     "ftz": _flag(80, "FTZ"), "sat": _flag(77, "SAT"), "rnd": _listed(78, 2, "", "RM", "RP", "RZ"),
-    "nan": _flag(81, "NAN"), "x": _flag(74, "X"), "u32": _listed(73, 1, "U32", ""),
+    "nan": _flag(81, "NAN"), "nan75": Modifier(81, 1, {0: ""}),
+    "x": _flag(74, "X"), "u32": _listed(73, 1, "U32", ""),
     "cmp": _listed(76, 3, *_COMPARE), "fcmp": _listed(76, 4, *_FLOAT_COMPARE),
     "dcmp": _listed(76, 4, "MIN", *_FLOAT_COMPARE[1:15], "MAX"),
     "bool": _listed(74, 2, "AND", "OR", "XOR"), "ex": _flag(72, "EX"),
@@ -65,6 +73,8 @@ MODIFIERS: dict[str, Modifier] = {
     "prmt": _listed(72, 3, "", "F4E", "B4E", "RC8", "ECL", "ECR", "RC16"),
     "mufu": _listed(74, 4, "COS", "SIN", "EX2", "LG2", "RCP", "RSQ", "RCP64H", "RSQ64H", "SQRT",
                     "TANH"),
+    "half_mufu": _listed(74, 4, "COS", "SIN", "EX2", "LG2", "RCP", "RSQ", None, None, "SQRT",
+                         "TANH"),
     "mul": Modifier(84, 3, {4: ""}),
     "size": _listed(73, 3, *_SIZES), "bank_size": _listed(73, 3, *_SIZES[:6]),
     "e": Modifier(72, 1, {1: "E"}),  # addresses of 32 bits: not in a 64-bit process
@@ -80,12 +90,12 @@ MODIFIERS: dict[str, Modifier] = {
     "atype90": _listed(73, 2, "", "S32", "64", "S64"),
     "ftype90": Modifier(73, 4, {0: "F16x2.RN", 3: "BF16x2.RN", 9: "F32.FTZ.RN", 12: "F32.RN",
                                 15: "F64.RN"}),
-    "shared": _listed(73, 2, "", "S32", "64"),
+    "atoms": _listed(87, 4, *_ATOMIC[:9]), "shared": _listed(73, 2, "", "S32", "64"),
     "csize": _listed(73, 2, "", "64"),
     "vote": _listed(72, 2, "ALL", "ANY", "EQ"),
     "shfl": _listed(58, 2, "IDX", "UP", "DOWN", "BFLY"),
     "match": _listed(79, 1, "ALL", "ANY"), "match64": _flag(73, "U64"),
-    "redux": _listed(78, 3, "AND", "OR", "XOR", "SUM", "MIN", "MAX"), "s32": _flag(73, "S32"),
+    "redux": _listed(78, 3, "", "OR", "XOR", "SUM", "MIN", "MAX"), "s32": _flag(73, "S32"),
     "int_dst": _listed(75, 2, "8", "16", "32", "64"),
     "trunc": _listed(78, 2, "", "FLOOR", "CEIL", "TRUNC"), "ntz": _flag(77, "NTZ"),
     "f2i": Modifier(72, 1, {0: "", 1: ""}), "i2f": Modifier(74, 1, {0: "", 1: ""}),
@@ -95,20 +105,51 @@ MODIFIERS: dict[str, Modifier] = {
     "sh": _flag(74, "SH"),
     "32bit": _listed(80, 1, "32", ""),
     "hmma": Modifier(75, 4, {0b0010: "1688.F32", 0b0011: "16816.F32", 0b0000: "1688.F16",
-                             0b0001: "16816.F16"}),
+                             0b0001: "16816.F16", 0b1010: "1684.F32"}),
     "hmmatype": _listed(82, 2, "", "BF16", "TF32"),
     "scope": _listed(76, 3, "CTA", "SM", "GPU", "SYS"),
     "mbar": _listed(79, 2, "SC", "ALL"),
     "trans": _listed(78, 1, "M88", "MT88"), "ldsm": _listed(72, 2, "", "2", "4"),
     "defer": _flag(80, "DEFER_BLOCKING"),
     "clear": _flag(84, "CLEAR"),
-    "f32out": _flag(78, "F32"),
+    "bf16": _flag(85, "BF16_V2"), "bf1675": Modifier(85, 1, {0: ""}),
+    "mul_bf16": Modifier(85, 1, {0: ""}), "mul_bf1690": _flag(85, "BF16_V2"),
+    "xorsign": _flag(82, "XORSIGN"), "xorsign75": Modifier(82, 1, {0: ""}),
+    "hset_bf16": Modifier(65, 1, {0: ""}), "hset_bf1690": _flag(65, "BF16_V2"),
+    "bf": _flag(71, "BF"), "h_and": _flag(71, "H_AND"), "hbool": _listed(69, 2, "AND", "OR", "XOR"),
+    "cas": Modifier(87, 2, {0: "CAS", 1: "CAST", 3: "CAST.SPIN"}),
+    "cas_size": Modifier(73, 3, {0: "", 2: "64"}),
+    "barred": _listed(74, 2, "POPC", "AND", "OR"),
+    "ltc": _listed(68, 2, "", "LTC64B", "LTC128B"),
+    "copy_ltc": _listed(71, 2, "", "LTC64B", "LTC128B"),
+    "bypass": _listed(81, 1, "BYPASS", ""), "zfill": _flag(82, "ZFILL"),
+    "copy_size": Modifier(73, 3, {4: "", 5: "64", 6: "128"}),
+    "ntz_not": _flag(74, "NTZ"), "f2ip": _listed(76, 1, "U8", "S8"),
+    "fp8_source": _listed(73, 1, "E5M2", "E4M3"),
+    "fp8": _listed(76, 1, "E5M2", "E4M3"),
+    "movm": _listed(78, 2, "MT88", "M832", "M864"),
+    "qspc": _listed(73, 2, "G", "L", "S"), "qspc90": _listed(73, 2, "G", "L", "S", "D"),
+    "exclusive": _flag(86, "EXCLUSIVE"),
+    "exclusive90": _flag(85, "EXCLUSIVE"),
+    "acc": _flag(75, "ACC"), "hilo": _listed(77, 1, "LO", "HI"),
+    "dp2": _listed(73, 2, "U16.U8", "S16.U8", "U16.S8", "S16.S8"),
+    "cctl": _listed(87, 4, "PF1", "PF2", "WB", "IV"), "lane": Modifier(85, 1, {1: "WARP"}),
+    "any": _flag(84, "ANY"), "diverge": Modifier(32, 2, {2: "DIV", 3: "CONV"}),
+    "imma_a": _listed(76, 1, "U8", "S8"), "imma_b": _listed(78, 1, "U8", "S8"),
+    "imma_a4": _listed(76, 1, "U4", "S4"), "imma_b4": _listed(78, 1, "U4", "S4"),
+    "imma_sat": _flag(82, "SAT"), "i2i": Modifier(76, 2, {0: "U8", 1: "S8", 2: "U16", 3: "S16"}),
+    "bmma": Modifier(75, 2, {0: "88128", 1: "168128", 2: "168256"}),
+    "bmma_op": Modifier(77, 2, {0: "XOR", 2: "AND"}),
+    "bmma_op90": Modifier(77, 2, {2: "AND"}),
+    "qmma_a": _listed(78, 1, "E4M3", "E5M2"), "qmma_b": _listed(79, 1, "E4M3", "E5M2"),
+    "qmma": Modifier(75, 1, {0: "16816", 1: "16832"}), "qmma_acc": _listed(77, 1, "F16", "F32"),
+    "f32out": Modifier(78, 1, {1: "F32"}),
     "fmz": _flag(76, "FMZ"), "satf": _flag(77, "SATFINITE"), "relu": _flag(75, "RELU"),
-    "f2fp": _listed(76, 1, "F16", "BF16"), "f2fprnd": Modifier(79, 1, {0: "", 1: "RZ"}),
+    "f2fp": _listed(76, 1, "F16", "BF16"), "f2fprnd": Modifier(79, 2, {0: "", 3: "RZ"}),
     "vim": _listed(72, 2, "U32", "", "U16x2", "S16x2"),
     "addmin": _listed(72, 1, "U32", ""),
     "dp": _listed(73, 2, "U8.U8", "S8.U8", "U8.S8", "S8.S8"),
-    "sgxt": _listed(73, 1, "U32", ""), "bmskw": _listed(75, 1, "C", "W"),
+    "sgxt": _listed(73, 1, "U32", ""), "bmskw": _flag(75, "W"),
 }
 
 
@@ -138,7 +179,7 @@ class Row:
     @property
     def half(self) -> bool:
         """Whether it works on two f16 or bf16 at once."""
-        return self.name in ("HADD2", "HMUL2", "HFMA2")
+        return self.name in ("HADD2", "HMUL2", "HFMA2", "HMNMX2", "HSET2", "HSETP2")
 
     @property
     def reduces(self) -> bool:
@@ -147,8 +188,8 @@ class Row:
 
     @property
     def atomic(self) -> bool:
-        """Whether bits 87 to 90 are an operation."""
-        return "atomic" in self.words
+        """Whether it is one that gives the old value."""
+        return self.name in ("ATOM", "ATOMG")
 
     def modifiers_of(self, arch: str) -> dict[str, Modifier]:
         """Its fields: the words that name one."""
@@ -203,6 +244,7 @@ def _integer() -> None:
         fixed="91.1=0,1")
     row("IMAD", 0x024, "1234567", "x u32", "d a b -c Xp87", fixed=_ALL_PREDICATES)
     row("IMAD", 0x025, "1234567", ".WIDE u32", "d ?P81 a b -c", fixed="87.4=15,7")
+    row("IMAD", 0x025, "1234567", ".WIDE u32 x", "d ?P81 a b -c p87", fixed="74.1=1")
     row("IMAD", 0x027, "1234567", ".HI u32", "d ?P81 a b -c", fixed="87.4=15,7")
     row("UIMAD", 0x0A4, "14", "u32", "d a b -c", uniform=True,
         fixed=_ALL_PREDICATES + " 87.4=15,7 91.1=0,1")
@@ -227,11 +269,15 @@ def _integer() -> None:
     row("IABS", 0x013, "156", "", "d e")
     row("POPC", 0x109, "156", "", "d e")
     row("UPOPC", 0x2BF, "", "", "d e", uniform=True, fixed="91.1=0,1")
-    row("FLO", 0x100, "156", "u32 sh", "d ?P81 e")
+    row("FLO", 0x100, "156", "u32 sh", "d ?P81 -e")
     row("UFLO", 0x2BD, "", "u32 sh", "d ?P81 e", uniform=True, fixed="91.1=0,1")
     row("BREV", 0x101, "156", "", "d e")
     row("UBREV", 0x2BE, "", "", "d e", uniform=True, fixed="91.1=0,1")
-    row("IDP", 0x026, "1456", ".4A dp", "d a b c")
+    row("IDP", 0x026, "1456", ".4A dp", "d a b c", fixed="76.1=0")
+    row("IDP", 0x026, "1456", ".2A hilo dp2", "d a b c", fixed="76.1=1")
+    row("VABSDIFF", 0x014, "1456", "u32", "d a b c", fixed=_ALL_PREDICATES)
+    row("VABSDIFF4", 0x015, "1456", ".U8 acc", "d a b c", fixed=_ALL_PREDICATES)
+    row("I2I", 0x038, "156", "i2i .S32 .SAT", "d e")
     row("SGXT", 0x01A, "1456", "w sgxt", "d a b")
     row("BMSK", 0x01B, "1456", "bmskw", "d a b")
     row("MOV", 0x002, "1456", "", "d e", fixed="72.4=15")
@@ -245,14 +291,16 @@ def _integer() -> None:
     row("S2R", 0x919, "", "", "d SR")
     row("S2UR", 0x9C3, "", "", "U SR")
     row("CS2R", 0x805, "", "32bit", "d SR")
-    row("R2UR", 0x2CA, "", "", "U a", fixed=_ALL_PREDICATES)
+    row("R2UR", 0x3C2, "", "", "?P81 U a", archs=(TURING, ADA))
+    row("R2UR", 0x2CA, "", "", "?P81 U a", archs=(HOPPER,))
+    row("B2R", 0x31C, "", ".RESULT", "d ?P81", fixed="78.1=1")
 
 
 def _float() -> None:
     row("FADD", 0x021, "1237", "ftz rnd sat", "d -|a -|e", imm="F")
     row("FMUL", 0x020, "1456", "ftz mul rnd sat", "d -|a -|b", imm="F")
     row("FFMA", 0x023, "1234567", "ftz rnd sat", "d -a -b -c", imm="F")
-    row("FMNMX", 0x009, "1456", "ftz nan", "d -|a -|b p87", imm="F")
+    row("FMNMX", 0x009, "1456", "ftz nan xorsign", "d -|a -|b p87", imm="F")
     row("FSEL", 0x008, "1456", "ftz", "d -|a -|b p87", imm="F")
     row("FSETP", 0x00B, "1456", "fcmp ftz bool", "P81 P84 -|a -|b p87", imm="F")
     row("DADD", 0x029, "1237", "rnd", "d -|a -|C", imm="D")
@@ -261,6 +309,8 @@ def _float() -> None:
     row("DSETP", 0x02A, "1237", "dcmp bool", "P81 P84 -|a -|e p87", imm="D")
     row("FCHK", 0x102, "1456", "", "P81 -|a -|b", imm="F")
     row("MUFU", 0x108, "1456", "mufu", "d -|e", imm="F")
+    row("MUFU", 0x108, "1", "half_mufu .F16", "d -|h", archs=(TURING, ADA), fixed="73.1=1")
+    row("MUFU", 0x108, "1", "half_mufu .F16", "d -|h", archs=(HOPPER,), fixed="72.1=1")
     conversions = (  # a word of an opcode is for 64 bits on either side; (dst, src) by log2(bytes)
         ("F2F", 0x104, "F", "75.2=1 84.2=2"), ("F2F", 0x104, "F", "75.2=2 84.2=1"),
         ("F2F", 0x110, "D", "75.2=1,2 84.2=3"), ("F2F", 0x110, "F", "75.2=3 84.2=1,2"),
@@ -276,42 +326,101 @@ def _float() -> None:
     }
     for name, code, immediate, widths in conversions:
         row(name, code, "156", *shapes[name], imm=immediate, fixed=widths)
-    row("I2FP", 0x045, "156", "dst i2f isrc rnd", "d e", archs=(ADA, HOPPER),
+    row("I2FP", 0x045, "156", "dst i2f isrc rnd", "d e", archs=_NEWER,
         fixed="75.3=2 78.2=0,3 84.2=2")
+    pack = {"archs": _NEWER, "imm": "F"}
     row("F2FP", 0x03E, "1456", "satf relu f2fp .F32 .PACK_AB f2fprnd", "d a b",
-        archs=(ADA, HOPPER), imm="F", fixed="64.8=255 78.2=0,3")
-    row("HADD2", 0x030, "1", "f32out ftz sat", "d -a -|e", packed=True)
-    row("HFMA2", 0x435, "", ".MMA fmz ftz sat", "d -|a -|b c", archs=(ADA, HOPPER), imm="H")
+        fixed="64.8=255 78.1=0 86.2=0", **pack)
+    row("F2FP", 0x03E, "1456", "satf relu .TF32 .F32 .PACK_AB f2fprnd", "d a b",
+        fixed="64.8=255 76.1=1 78.1=0 86.2=1", **pack)
+    row("F2FP", 0x03E, "1456", "satf relu fp8 .F32 .PACK_AB_MERGE_C", "d a b c",
+        fixed="78.1=1 86.5=18", **pack)
+    row("F2FP", 0x03E, "1", "relu f2fp fp8_source .UNPACK_B", "d e",
+        fixed="24.8=255 64.8=255 74.1=1 78.1=0 86.5=8", **pack)
+    row("F2FP", 0x03E, "1", "satf relu fp8 .F16 .UNPACK_B_MERGE_C", "d e c",
+        fixed="24.8=255 73.2=1 78.1=0 86.5=18", **pack)
+    row("F2IP", 0x043, "1", "f2ip .F32 ntz_not", "d a b c", archs=_NEWER)
+
+
+def _half() -> None:
+    row("HADD2", 0x030, "13", "ftz sat", "d -|a -|e", packed=True)
+    row("HADD2", 0x030, "13", "f32out ftz sat", "d -a -|e", packed=True)
+    row("HADD2", 0x030, "2", "ftz sat", "d -|a e", packed=True, imm="H")
+    for flush in ("fmz", "ftz"):  # not both
+        modes = f"bf16 {flush}"
+        row("HMUL2", 0x032, "15", f"mul_{modes} sat", "d -|a -|b", packed=True)
+        row("HMUL2", 0x032, "4", f"mul_{modes} sat", "d -|a b", packed=True, imm="H")
+        for form, operands in (("1", "d -|a -|b -|c"), ("2", "d -|a -|b c"), ("4", "d -|a b -|c")):
+            row("HFMA2", 0x031, form, f"{modes} sat", operands, packed=True, imm="H")
+            row("HFMA2", 0x035, form, f".MMA {modes} sat", operands, archs=_NEWER, imm="H")
+            row("HFMA2", 0x031, form, f"{modes} .RELU", f"{operands} ?p87", packed=True, imm="H",
+                archs=_NEWER, fixed="79.1=1")
+            row("HFMA2", 0x035, form, f".MMA {modes} .RELU", f"{operands} ?p87", archs=_NEWER,
+                imm="H", fixed="79.1=1")
+    row("HMNMX2", 0x040, "1", "bf16 ftz nan xorsign", "d -|a -|b p87", archs=_NEWER,
+        packed=True)
+    row("HSET2", 0x033, "1", "hset_bf16 bf fcmp ftz hbool", "d -|a -|b p87", packed=True)
+    row("HSETP2", 0x034, "1", "hset_bf16 fcmp ftz h_and hbool", "P81 P84 -|a -|b p87", packed=True)
+
+
+def _matrix() -> None:
     row("HMMA", 0x23C, "", "hmma hmmatype", "d a b c")
-    row("IMMA", 0x237, "", ".16832.S8.S8", "d a b c", archs=(ADA, HOPPER),
-        fixed="72.7=92 86.1=1")
+    for shape, places, archs in (
+        ("8816", "75.1=0 83.2=0 85.2=0", EVERY), ("16816", "75.1=0 83.2=0 85.2=2", _NEWER),
+        ("16832", "75.1=1 83.2=0 85.2=2", _NEWER),
+    ):
+        row("IMMA", 0x237, "", f".{shape} imma_a imma_b imma_sat", "d a b c", archs=archs,
+            fixed=f"72.3=4 {places}")
+    for shape, places, archs in (
+        ("8832", "75.1=0 83.2=3 85.2=1", EVERY), ("16832", "75.1=1 83.2=3 85.2=2", _NEWER),
+        ("16864", "75.1=0 83.2=3 85.2=3", _NEWER),
+    ):
+        row("IMMA", 0x237, "", f".{shape} imma_a4 imma_b4 imma_sat", "d a b c", archs=archs,
+            fixed=f"72.3=4 {places}")
+    row("BMMA", 0x23D, "", "bmma bmma_op .POPC", "d a b c", archs=_NEWER,
+        fixed="72.3=4 79.2=2")
+    row("DMMA", 0x23F, "", ".884", "d -|a -|b -|c", archs=(ADA,))
+    row("DMMA", 0x23F, "", ".8x8x4", "d -|a -|b -|c", archs=(HOPPER,))
+    row("QMMA", 0x27A, "", "qmma qmma_acc qmma_a qmma_b", "d a b c", archs=_NEWER,
+        fixed="72.3=4")
+    row("MOVM", 0x23A, "", ".16 movm", "d a")
 
 
 def _memory() -> None:
     load, store = "e evict size load private", "e evict size store private"
     row("LDG", 0x381, "", load, "d M", archs=(TURING, ADA), fixed=_ALL_PREDICATES)
-    row("LDG", 0x981, "", load, "d n", fixed=_ALL_PREDICATES)
-    row("LD", 0x980, "", load, "d G", archs=(TURING,))
-    row("LD", 0x980, "", load, "d n", archs=(ADA, HOPPER))
+    row("LDG", 0x981, "", "e ltc evict size load private", "d n", fixed=_ALL_PREDICATES)
+    row("LDGSTS", 0xFAE, "", ".E bypass evict copy_ltc copy_size zfill", "D g ?p87",
+        archs=_NEWER, fixed="77.4=0")
+    row("LDGDEPBAR", 0x9AF, "", "", "", archs=_NEWER)
+    row("DEPBAR", 0x91A, "", ".LE", "SB #38.6", fixed="47.1=1")
+    row("LD", 0x980, "", load, "d G", fixed="91.1=0")
+    row("LD", 0x980, "", load, "d n", archs=_NEWER, fixed="91.1=1")
     row("STG", 0x386, "", store, "M x", archs=(TURING,))
     row("STG", 0x986, "", store, "m x")
-    row("ST", 0x385, "", store, "G y", archs=(TURING,))
-    row("ST", 0x985, "", store, "m x", archs=(ADA, HOPPER))
+    row("ST", 0x385, "", store, "G y")
+    row("ST", 0x985, "", store, "m x", archs=_NEWER)
     row("LDL", 0x983, "", "evict size", "d t")
     row("STL", 0x387, "", "evict size", "s x")
     row("LDS", 0x984, "", "u size", "d t")
     row("STS", 0x388, "", "size", "s x")
     row("STS", 0x988, "", "size", "s x")
     row("LDSM", 0x83B, "", ".16 trans ldsm", "d t")
+    row("STSM", 0x844, "", ".16 trans ldsm", "s x", archs=(HOPPER,))
     row("LDC", 0xB82, "", "bank_size", "d k")
     row("ULDC", 0xAB9, "", "bank_size", "d k", uniform=True)
-    row("ATOMS", 0x38C, "", "atomic shared", "d s x", fixed="64.8=0,255")
-    row("ATOMS", 0x98C, "", "atomic shared", "d s x", fixed="")
-    row("ATOMG", 0x3A8, "", "e atomic atype order", "P81 d M x", fixed="84.3=1")
+    row("ATOMS", 0x38C, "", "atoms shared", "d s x", fixed="64.8=0,255")
+    row("ATOMS", 0x98C, "", "atoms shared", "d s x", fixed="")
+    row("ATOMS", 0x38D, "", "cas cas_size", "d s x y")
+    row("ATOMG", 0x3A8, "", "e atomic atype order", "P81 d M x", fixed="84.3=1 64.8=255")
     row("ATOMG", 0x9A8, "", "e atomic atype order", "P81 d m x", fixed="84.3=1")
     row("ATOM", 0x38A, "", "e atomic atype order", "P81 d M x", fixed="84.3=1 64.8=255")
     row("ATOM", 0x98A, "", "e atomic atype order", "P81 d m x", fixed="84.3=1")
-    row("ATOMG", 0x3A9, "", "e .CAS order", "P81 d M x y", fixed="84.3=1 73.3=0")
+    row("ATOMG", 0x3A9, "", "e .CAS cas_size order", "P81 d M x y", fixed="84.3=1 76.1=0")
+    row("ATOM", 0x38B, "", "e cas cas_size order", "P81 d M x y", fixed="84.3=1 76.1=0")
+    row("ATOMG", 0x9A3, "", "e .ADD ftype90 order", "P81 d m x", fixed="84.3=1", archs=(HOPPER,))
+    row("ATOM", 0x9A2, "", "e .ADD ftype90 order", "P81 d m x", fixed="84.3=1", archs=(HOPPER,))
+    row("QSPC", 0x3AA, "", "e qspc", "P81 d M")
     row("RED", 0x98E, "", "e red atype order", "m x", fixed="84.3=1",
         archs=(TURING, ADA))
     row("REDG", 0x98E, "", "e red atype90 order", "m x", fixed="84.3=1 75.2=0", archs=(HOPPER,))
@@ -320,12 +429,14 @@ def _memory() -> None:
     row("ERRBAR", 0x9AB, "", "", "")
     row("CGAERRBAR", 0x5AB, "", "", "", archs=(HOPPER,))
     row("CCTL", 0x98F, "", ".IVALL", "", fixed="24.8=255 87.4=4")
+    row("CCTL", 0x98F, "", "e cctl", "G")
 
 
 def _flow() -> None:
     row("NOP", 0x918, "", "", "")
     row("EXIT", 0x94D, "", "", "", fixed="87.4=7")
     row("BRA", 0x947, "", "", "?p87 L")
+    row("BRA", 0x947, "", "diverge", "?p87 U24 L", fixed="91.1=1")
     row("BRX", 0x949, "", "", "a r", fixed="87.4=7")
     row("CALL", 0x944, "", ".REL .NOINC", "L", fixed="86.5=15")
     row("RET", 0x950, "", ".REL .NODEC", "a L", fixed="86.5=15")
@@ -335,7 +446,22 @@ def _flow() -> None:
     row("WARPSYNC", 0x948, "", "", "e", fixed="87.4=7", archs=(TURING, ADA))
     row("WARPSYNC", 0x948, "", ".ALL", "", fixed="87.4=7 32.32=0", archs=(HOPPER,))
     row("BMOV", 0x355, "", ".32 clear", "d B24")
-    row("BAR", 0xB1D, "", ".SYNC defer", "#54.4")
+    row("BAR", 0xB1D, "", ".SYNC defer", "#54.4 ?#42.12")
+    row("BAR", 0xB1D, "", ".ARV defer", "#54.4 #42.12", fixed="77.3=1")
+    row("BAR", 0xB1D, "", ".RED barred defer", "#54.4 ?#42.12 p87", fixed="77.3=2")
+    row("BAR", 0x51D, "", ".SYNC defer", "x ?#42.12")
+    row("BAR", 0x31D, "", ".SYNC defer", "x x")
+    row("BPT", 0x95C, "", ".TRAP", "?#34.3", fixed="84.3=3")
+    row("BRA", 0x947, "", ".U any", "?p87 L", archs=(HOPPER,), fixed="32.2=1")
+    row("ELECT", 0x82F, "", "", "P81 U p87", archs=(HOPPER,))
+    row("PREEXIT", 0x82D, "", "", "", archs=(HOPPER,))
+    row("ACQBULK", 0x82E, "", "", "", archs=(HOPPER,))
+    row("RPCMOV", 0x353, "", ".32", "d PC", archs=(HOPPER,))
+    row("RPCMOV", 0x352, "", ".32", "PC x", archs=(HOPPER,))
+    row("NANOSLEEP", 0x35D, "", "lane", "x", fixed="87.4=7", archs=(TURING,))
+    row("NANOSLEEP", 0x35D, "", "", "x", fixed="87.4=7", archs=_NEWER)
+    row("WARPSYNC", 0x348, "", "exclusive", "x", fixed="87.4=7", archs=(TURING, ADA))
+    row("WARPSYNC", 0x348, "", "exclusive", "a", fixed="87.4=7", archs=(HOPPER,))
     row("YIELD", 0x946, "", "", "", fixed="87.4=7")
     row("VOTE", 0x806, "", "vote", "?d P81 p87")
     row("VOTEU", 0x886, "", "vote", "U P81u p87")
@@ -344,10 +470,12 @@ def _flow() -> None:
     row("SHFL", 0x989, "", "shfl", "P81 d a #53.5 y")
     row("SHFL", 0x389, "", "shfl", "P81 d a x y")
     row("MATCH", 0x3A1, "", "match match64", "P81 d a")
-    row("REDUX", 0x3C4, "", "redux s32", "U a", archs=(ADA, HOPPER))
+    row("REDUX", 0x3C4, "", "redux s32", "U a", archs=_NEWER)
 
 
 _integer()
 _float()
+_half()
+_matrix()
 _memory()
 _flow()

@@ -9,7 +9,7 @@ from drivers.emulated.simt.sass_decode import PT, RZ, URZ, Instruction, Operand
 from drivers.emulated.simt.sass_opcodes import SPECIAL_REGISTERS
 
 _NUMBERED = {"R": (RZ, "RZ"), "UR": (URZ, "URZ"), "P": (PT, "PT"), "UP": (PT, "UPT")}
-_HALVES = {0: "", 2: ".H0_H0", 3: ".H1_H1"}
+_HALVES = {0: "", 1: ".F32", 2: ".H0_H0", 3: ".H1_H1"}
 _SIGNED = {"IMAD", "UIMAD", "ISETP", "UISETP", "IADD3", "UIADD3", "IMNMX", "VIMNMX"}
 """Operations that print an immediate as a signed number."""
 
@@ -47,7 +47,7 @@ def _address(i: Instruction, o: Operand, token: str) -> str:
     parts, described = [], ""
     if o.number != RZ:
         size = ""
-        if i.row.code & 0x800 and i.word >> 91 & 1 and token in ("m", "n"):
+        if i.row.code & 0x800 and i.word >> 91 & 1 and token in ("m", "n", "g"):
             size = ".64" if o.wide else ".U32"
         parts.append(_register("R", o.number) + size)
     if o.described:
@@ -81,8 +81,10 @@ def operand_text(i: Instruction, o: Operand, token: str) -> str:
         double = i.name == "MUFU" and i.fields["mufu"] in (6, 7)  # RCP64H, RSQ64H: an upper half
         return _float(o.number, "D" if double else o.kind)
     if o.kind == "H":
-        halves = (_float(half, "H") for half in (o.number >> 16, o.number & 0xFFFF))
-        return ", ".join("-0.0" if half == "-0" else half for half in halves)
+        halves = [o.number >> 16, o.number & 0xFFFF]
+        brain = i.fields.get("bf16")
+        texts = [_float(half << 16, "F") if brain else _float(half, "H") for half in halves]
+        return ", ".join("-0.0" if text == "-0" else text for text in texts)
     if o.kind == "M":
         return _address(i, o, token)
     if o.kind == "L":
@@ -91,10 +93,12 @@ def operand_text(i: Instruction, o: Operand, token: str) -> str:
         return _hexadecimal(o.number)
     if o.kind == "SR":
         return SPECIAL_REGISTERS[o.number]
+    if o.kind == "PC":
+        return f"Rpc.{('LO', 'HI')[o.number]}"
     if o.kind == "PR":
         return "PR"
-    if o.kind == "B":
-        return f"B{o.number}"
+    if o.kind in ("B", "SB"):
+        return f"{o.kind}{o.number}"
     if o.kind == "C":
         indexed = token == "k" and not i.row.uniform
         text = _constant(o, "R", RZ) if indexed else (
@@ -103,11 +107,11 @@ def operand_text(i: Instruction, o: Operand, token: str) -> str:
         text = _register(o.kind, o.number)
     if o.absolute:
         text = f"|{text}|"
-    text += _HALVES[o.select]
+    text += ".H1" * (o.select == 3) if token == "h" else _HALVES[o.select]
     if o.reuse:
         text += ".reuse"
     if o.negate:
-        text = ("~" if i.fields.get("x") else "-") + text
+        text = ("~" if i.fields.get("x") or i.name in ("FLO", "POPC") else "-") + text
     return text
 
 
@@ -178,7 +182,7 @@ _NAMED: dict[str, Callable[[Instruction], list[str]]] = {
 
 def _shown(i: Instruction, flags: str, token: str, o: Operand) -> bool:
     if "?" in flags:
-        return o.number != (RZ if o.kind == "R" else PT) or o.negate
+        return o.number != {"R": RZ, "I": 0}.get(o.kind, PT) or o.negate
     if "X" in flags and i.name == "ISETP" and i.arch == "sm_75":
         return o.number != PT or o.negate
     if "X" in flags:
@@ -212,4 +216,5 @@ def text(i: Instruction) -> str:
 
 
 def _matrix_order(i: Instruction, token: str) -> str:
-    return {"a": ".ROW", "b": ".COL"}.get(token, "") if i.name == "IMMA" else ""
+    matrix = i.name in ("IMMA", "BMMA", "QMMA")
+    return {"a": ".ROW", "b": ".COL"}.get(token, "") if matrix else ""

@@ -16,7 +16,7 @@ from drivers.emulated.simt.sass_decode import decode
 from drivers.emulated.simt.sass_print import text
 from test.compiler.test_amdgpu import REAL, TAKES, assign, one_op
 from test.drivers.emulated.sass import ARCHS, compiled, judged
-from test.drivers.emulated.sass_kernels import EVERYTHING
+from test.drivers.emulated.sass_kernels import EVERYTHING, statements
 
 pytestmark = pytest.mark.skipif(bool(nvrtc.missing()), reason=nvrtc.missing() or "-")
 FULL = os.environ.get("TINYHW_FULL") == "1"
@@ -31,7 +31,8 @@ def instructions(arch: str) -> tuple[bytes, ...]:
         images += [compile_kernel(assign(one_op(op, dtype)), gpu_target(arch)).image
                    for op in TAKES for dtype in TAKES[op]]
     kernels = [k for image in images for k in cubin.read(image).kernels.values()]
-    kernels += compiled(EVERYTHING, arch).kernels.values()
+    for source in (EVERYTHING, statements(arch)):
+        kernels += compiled(source, arch).kernels.values()
     words = (k.code[at : at + 16] for k in kernels for at in range(0, len(k.code), 16))
     return tuple(dict.fromkeys(words))
 
