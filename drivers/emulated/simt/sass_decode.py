@@ -218,9 +218,9 @@ def _operand(reader: _Reader, flags: str, token: str) -> Operand:
         return Operand("UR", reader.get(16, 6)) if row.uniform else Operand("R", reader.get(16, 8))
     if token in ("U", "U24"):
         return Operand("UR", reader.get(24 if token == "U24" else 16, 6))
-    if token == "h":  # one half of a register
+    if token[0] == "h":  # one half of a register, by the bit at that place
         half = reader.source("e", flags)
-        return half._replace(select=3 if reader.flag(60) else 2)
+        return half._replace(select=3 if reader.flag(int(token[1:])) else 2)
     if token == "D":
         return Operand("M", reader.get(16, 8), offset=_signed(reader.get(44, 20), 20))
     if token == "g":

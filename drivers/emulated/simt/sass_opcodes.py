@@ -309,8 +309,8 @@ def _float() -> None:
     row("DSETP", 0x02A, "1237", "dcmp bool", "P81 P84 -|a -|e p87", imm="D")
     row("FCHK", 0x102, "1456", "", "P81 -|a -|b", imm="F")
     row("MUFU", 0x108, "1456", "mufu", "d -|e", imm="F")
-    row("MUFU", 0x108, "1", "half_mufu .F16", "d -|h", archs=(TURING, ADA), fixed="73.1=1")
-    row("MUFU", 0x108, "1", "half_mufu .F16", "d -|h", archs=(HOPPER,), fixed="72.1=1")
+    row("MUFU", 0x108, "1", "half_mufu .F16", "d -|h60", archs=(TURING, ADA), fixed="73.1=1")
+    row("MUFU", 0x108, "1", "half_mufu .F16", "d -|h60", archs=(HOPPER,), fixed="72.1=1")
     conversions = (  # a word of an opcode is for 64 bits on either side; (dst, src) by log2(bytes)
         ("F2F", 0x104, "F", "75.2=1 84.2=2"), ("F2F", 0x104, "F", "75.2=2 84.2=1"),
         ("F2F", 0x110, "D", "75.2=1,2 84.2=3"), ("F2F", 0x110, "F", "75.2=3 84.2=1,2"),
@@ -328,17 +328,16 @@ def _float() -> None:
         row(name, code, "156", *shapes[name], imm=immediate, fixed=widths)
     row("I2FP", 0x045, "156", "dst i2f isrc rnd", "d e", archs=_NEWER,
         fixed="75.3=2 78.2=0,3 84.2=2")
-    pack = {"archs": _NEWER, "imm": "F"}
     row("F2FP", 0x03E, "1456", "satf relu f2fp .F32 .PACK_AB f2fprnd", "d a b",
-        fixed="64.8=255 78.1=0 86.2=0", **pack)
+        fixed="64.8=255 78.1=0 86.2=0", archs=_NEWER, imm="F")
     row("F2FP", 0x03E, "1456", "satf relu .TF32 .F32 .PACK_AB f2fprnd", "d a b",
-        fixed="64.8=255 76.1=1 78.1=0 86.2=1", **pack)
+        fixed="64.8=255 76.1=1 78.1=0 86.2=1", archs=_NEWER, imm="F")
     row("F2FP", 0x03E, "1456", "satf relu fp8 .F32 .PACK_AB_MERGE_C", "d a b c",
-        fixed="78.1=1 86.5=18", **pack)
-    row("F2FP", 0x03E, "1", "relu f2fp fp8_source .UNPACK_B", "d e",
-        fixed="24.8=255 64.8=255 74.1=1 78.1=0 86.5=8", **pack)
+        fixed="78.1=1 86.5=18", archs=_NEWER, imm="F")
+    row("F2FP", 0x03E, "1", "relu f2fp fp8_source .UNPACK_B", "d h88",
+        fixed="24.8=255 64.8=255 74.1=1 78.1=0 86.2=0 89.2=1", archs=_NEWER, imm="F")
     row("F2FP", 0x03E, "1", "satf relu fp8 .F16 .UNPACK_B_MERGE_C", "d e c",
-        fixed="24.8=255 73.2=1 78.1=0 86.5=18", **pack)
+        fixed="24.8=255 73.2=1 78.1=0 86.5=18", archs=_NEWER, imm="F")
     row("F2IP", 0x043, "1", "f2ip .F32 ntz_not", "d a b c", archs=_NEWER)
 
 
@@ -389,7 +388,7 @@ def _matrix() -> None:
 def _memory() -> None:
     load, store = "e evict size load private", "e evict size store private"
     row("LDG", 0x381, "", load, "d M", archs=(TURING, ADA), fixed=_ALL_PREDICATES)
-    row("LDG", 0x981, "", "e ltc evict size load private", "d n", fixed=_ALL_PREDICATES)
+    row("LDG", 0x981, "", "e evict ltc size load private", "d n", fixed=_ALL_PREDICATES)
     row("LDGSTS", 0xFAE, "", ".E bypass evict copy_ltc copy_size zfill", "D g ?p87",
         archs=_NEWER, fixed="77.4=0")
     row("LDGDEPBAR", 0x9AF, "", "", "", archs=_NEWER)

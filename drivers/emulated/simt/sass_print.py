@@ -105,11 +105,12 @@ def operand_text(i: Instruction, o: Operand, token: str) -> str:
             f"c[{o.number:#x}][{_hexadecimal(o.offset)}]")
     else:
         text = _register(o.kind, o.number)
+    half, reuse = _HALVES[o.select], ".reuse" * o.reuse
+    if token[:1] == "h":
+        text, half, reuse = text + reuse + ".H1" * (o.select == 3), "", ""
     if o.absolute:
         text = f"|{text}|"
-    text += ".H1" * (o.select == 3) if token == "h" else _HALVES[o.select]
-    if o.reuse:
-        text += ".reuse"
+    text += half + reuse
     if o.negate:
         text = ("~" if i.fields.get("x") or i.name in ("FLO", "POPC") else "-") + text
     return text
@@ -138,7 +139,7 @@ def _product(i: Instruction) -> list[str]:
         return [*texts[1:], "X"]
     if ("R", RZ) in ((a.kind, a.number), (b.kind, b.number)) and form != 7:
         return ["MOV", *texts]
-    if b.kind == "I" and not b.number and form == 4:
+    if b.kind == "I" and form == 4 and (not b.number or (b.number == 1 and c.number == RZ)):
         return ["MOV", *texts]
     if b.kind == "I" and b.number == 1 and form == 4:
         return ["IADD", *texts]
