@@ -46,6 +46,8 @@ class Operand(NamedTuple):
     """Of an address: its register holds 64 bits, not 32 that zeros extend."""
     described: bool = False
     """Of an address: the uniform register describes the memory and is not added."""
+    scale: int = 1
+    """Of an address in shared memory: what its register is multiplied by."""
 
 
 @dataclass(slots=True)
@@ -187,8 +189,10 @@ class _Reader:
                     raise ValueError
         if token[0] in "MmnG" or number != RZ or uniform != URZ:
             offset = _signed(offset, width)
+        scaled = self.row.name in ("LDS", "STS", "ATOMS")
+        scale = (1, 4, 8, 16)[self.get(78, 2)] if scaled else 1
         return Operand("M", number, offset=offset, uniform=uniform, wide=wide,
-                       described=described)
+                       described=described, scale=scale)
 
     def copied(self) -> Operand:
         """The place in global memory from which LDGSTS copies."""
@@ -199,6 +203,8 @@ class _Reader:
 
     def label(self, token: str) -> Operand:
         """Where a branch leads: an offset from the next instruction, in words of four bytes."""
+        if token == "p":  # in bytes
+            return Operand("L", self.pc + SIZE_BYTES + _signed(self.get(24, 58), 58))
         if token != "l" and self.arch == "sm_90":
             distance = _signed(self.get(34, 48), 48) << 8 | self.get(16, 8)
         else:
@@ -231,7 +237,7 @@ def _operand(reader: _Reader, flags: str, token: str) -> Operand:
         return Operand("SB", reader.get(44, 3))
     if token in ("M", "G", "m", "n", "s", "t"):
         return reader.address(token)
-    if token in ("L", "l", "r"):
+    if token in ("L", "l", "p", "r"):
         return reader.label(token)
     if token == "PR":
         return Operand("PR", 0)

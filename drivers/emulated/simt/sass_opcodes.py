@@ -36,7 +36,7 @@ _SIZES = ("U8", "S8", "U16", "S16", "", "64", "128")
 _COMPARE = ("F", "LT", "EQ", "LE", "GT", "NE", "GE", "T")
 _FLOAT_COMPARE = ("F", "LT", "EQ", "LE", "GT", "NE", "GE", "NUM",
                   "NAN", "LTU", "EQU", "LEU", "GTU", "NEU", "GEU", "T")
-_ATOMIC = ("ADD", "MIN", "MAX", "INC", "DEC", "AND", "OR", "XOR", "EXCH", "SAFEADD")
+_ATOMIC = ("ADD", "MIN", "MAX", "INC", "DEC", "AND", "OR", "XOR", "EXCH")
 _OLD_ORDER = tuple(
     f"{sem}{scope}" for sem in ("CONSTANT.", "", "STRONG.", "MMIO.")
     for scope in ("CTA", "SM", "GPU", "SYS")
@@ -90,7 +90,7 @@ MODIFIERS: dict[str, Modifier] = {
     "atype90": _listed(73, 2, "", "S32", "64", "S64"),
     "ftype90": Modifier(73, 4, {0: "F16x2.RN", 3: "BF16x2.RN", 9: "F32.FTZ.RN", 12: "F32.RN",
                                 15: "F64.RN"}),
-    "atoms": _listed(87, 4, *_ATOMIC[:9]), "shared": _listed(73, 2, "", "S32", "64"),
+    "shared": _listed(73, 2, "", "S32", "64"),
     "csize": _listed(73, 2, "", "64"),
     "vote": _listed(72, 2, "ALL", "ANY", "EQ"),
     "shfl": _listed(58, 2, "IDX", "UP", "DOWN", "BFLY"),
@@ -133,7 +133,7 @@ MODIFIERS: dict[str, Modifier] = {
     "exclusive90": _flag(85, "EXCLUSIVE"),
     "acc": _flag(75, "ACC"), "hilo": _listed(77, 1, "LO", "HI"),
     "dp2": _listed(73, 2, "U16.U8", "S16.U8", "U16.S8", "S16.S8"),
-    "cctl": _listed(87, 4, "PF1", "PF2", "WB", "IV"), "lane": Modifier(85, 1, {1: "WARP"}),
+    "cctl": _listed(87, 4, "PF1", "PF2", "WB", "IV"), "lane": _flag(85, "WARP"),
     "any": _flag(84, "ANY"), "diverge": Modifier(32, 2, {2: "DIV", 3: "CONV"}),
     "imma_a": _listed(76, 1, "U8", "S8"), "imma_b": _listed(78, 1, "U8", "S8"),
     "imma_a4": _listed(76, 1, "U4", "S4"), "imma_b4": _listed(78, 1, "U4", "S4"),
@@ -267,10 +267,10 @@ def _integer() -> None:
     row("VIADD", 0x036, "1456", "", "d a -b", archs=(HOPPER,))
     row("VIADDMNMX", 0x046, "1245", "addmin", "d a -b c p87", archs=(HOPPER,), fixed="75.1=0,1")
     row("IABS", 0x013, "156", "", "d e")
-    row("POPC", 0x109, "156", "", "d e")
+    row("POPC", 0x109, "156", "", "d -e")
     row("UPOPC", 0x2BF, "", "", "d e", uniform=True, fixed="91.1=0,1")
     row("FLO", 0x100, "156", "u32 sh", "d ?P81 -e")
-    row("UFLO", 0x2BD, "", "u32 sh", "d ?P81 e", uniform=True, fixed="91.1=0,1")
+    row("UFLO", 0x2BD, "", "u32 sh", "d ?P81 -e", uniform=True, fixed="91.1=0,1")
     row("BREV", 0x101, "156", "", "d e")
     row("UBREV", 0x2BE, "", "", "d e", uniform=True, fixed="91.1=0,1")
     row("IDP", 0x026, "1456", ".4A dp", "d a b c", fixed="76.1=0")
@@ -359,7 +359,7 @@ def _half() -> None:
     row("HMNMX2", 0x040, "1", "bf16 ftz nan xorsign", "d -|a -|b p87", archs=_NEWER,
         packed=True)
     row("HSET2", 0x033, "1", "hset_bf16 bf fcmp ftz hbool", "d -|a -|b p87", packed=True)
-    row("HSETP2", 0x034, "1", "hset_bf16 fcmp ftz h_and hbool", "P81 P84 -|a -|b p87", packed=True)
+    row("HSETP2", 0x034, "1", "hset_bf16 fcmp h_and ftz hbool", "P81 P84 -|a -|b p87", packed=True)
 
 
 def _matrix() -> None:
@@ -371,8 +371,8 @@ def _matrix() -> None:
         row("IMMA", 0x237, "", f".{shape} imma_a imma_b imma_sat", "d a b c", archs=archs,
             fixed=f"72.3=4 {places}")
     for shape, places, archs in (
-        ("8832", "75.1=0 83.2=3 85.2=1", EVERY), ("16832", "75.1=1 83.2=3 85.2=2", _NEWER),
-        ("16864", "75.1=0 83.2=3 85.2=3", _NEWER),
+        ("8832", "75.1=0 83.2=3 85.2=1", (TURING, ADA)), ("16832", "75.1=1 83.2=3 85.2=2", (ADA,)),
+        ("16864", "75.1=0 83.2=3 85.2=3", (ADA,)),
     ):
         row("IMMA", 0x237, "", f".{shape} imma_a4 imma_b4 imma_sat", "d a b c", archs=archs,
             fixed=f"72.3=4 {places}")
@@ -392,7 +392,7 @@ def _memory() -> None:
     row("LDGSTS", 0xFAE, "", ".E bypass evict copy_ltc copy_size zfill", "D g ?p87",
         archs=_NEWER, fixed="77.4=0")
     row("LDGDEPBAR", 0x9AF, "", "", "", archs=_NEWER)
-    row("DEPBAR", 0x91A, "", ".LE", "SB #38.6", fixed="47.1=1")
+    row("DEPBAR", 0x91A, "", ".LE", "SB #38.6", fixed="47.1=1 44.3=0,1,2,3,4,5")
     row("LD", 0x980, "", load, "d G", fixed="91.1=0")
     row("LD", 0x980, "", load, "d n", archs=_NEWER, fixed="91.1=1")
     row("STG", 0x386, "", store, "M x", archs=(TURING,))
@@ -408,8 +408,8 @@ def _memory() -> None:
     row("STSM", 0x844, "", ".16 trans ldsm", "s x", archs=(HOPPER,))
     row("LDC", 0xB82, "", "bank_size", "d k")
     row("ULDC", 0xAB9, "", "bank_size", "d k", uniform=True)
-    row("ATOMS", 0x38C, "", "atoms shared", "d s x", fixed="64.8=0,255")
-    row("ATOMS", 0x98C, "", "atoms shared", "d s x", fixed="")
+    row("ATOMS", 0x38C, "", "atomic shared", "d s x", fixed="64.8=0,255")
+    row("ATOMS", 0x98C, "", "atomic shared", "d s x", fixed="")
     row("ATOMS", 0x38D, "", "cas cas_size", "d s x y")
     row("ATOMG", 0x3A8, "", "e atomic atype order", "P81 d M x", fixed="84.3=1 64.8=255")
     row("ATOMG", 0x9A8, "", "e atomic atype order", "P81 d m x", fixed="84.3=1")
@@ -438,6 +438,10 @@ def _flow() -> None:
     row("BRA", 0x947, "", "diverge", "?p87 U24 L", fixed="91.1=1")
     row("BRX", 0x949, "", "", "a r", fixed="87.4=7")
     row("CALL", 0x944, "", ".REL .NOINC", "L", fixed="86.5=15")
+    row("CALL", 0x344, "", ".REL .NOINC", "a L", fixed="86.5=15")
+    row("CALL", 0x343, "", ".ABS .NOINC", "a", fixed="86.5=15")
+    row("LEPC", 0x34E, "", "", "d", archs=(TURING, ADA))
+    row("LEPC", 0x94E, "", "", "d p", archs=(HOPPER,))
     row("RET", 0x950, "", ".REL .NODEC", "a L", fixed="86.5=15")
     row("BSSY", 0x945, "", "", "B16 l", fixed="87.4=7")
     row("BSYNC", 0x941, "", "", "B16", fixed="87.4=7")
@@ -445,6 +449,7 @@ def _flow() -> None:
     row("WARPSYNC", 0x948, "", "", "e", fixed="87.4=7", archs=(TURING, ADA))
     row("WARPSYNC", 0x948, "", ".ALL", "", fixed="87.4=7 32.32=0", archs=(HOPPER,))
     row("BMOV", 0x355, "", ".32 clear", "d B24")
+    row("BMOV", 0x356, "", ".32", "B24 x")
     row("BAR", 0xB1D, "", ".SYNC defer", "#54.4 ?#42.12")
     row("BAR", 0xB1D, "", ".ARV defer", "#54.4 #42.12", fixed="77.3=1")
     row("BAR", 0xB1D, "", ".RED barred defer", "#54.4 ?#42.12 p87", fixed="77.3=2")
@@ -457,8 +462,8 @@ def _flow() -> None:
     row("ACQBULK", 0x82E, "", "", "", archs=(HOPPER,))
     row("RPCMOV", 0x353, "", ".32", "d PC", archs=(HOPPER,))
     row("RPCMOV", 0x352, "", ".32", "PC x", archs=(HOPPER,))
-    row("NANOSLEEP", 0x35D, "", "lane", "x", fixed="87.4=7", archs=(TURING,))
-    row("NANOSLEEP", 0x35D, "", "", "x", fixed="87.4=7", archs=_NEWER)
+    row("NANOSLEEP", 0x35D, "", "lane", "x", fixed="87.4=7")
+    row("NANOSLEEP", 0x95D, "", "lane", "#32.32", fixed="87.4=7")
     row("WARPSYNC", 0x348, "", "exclusive", "x", fixed="87.4=7", archs=(TURING, ADA))
     row("WARPSYNC", 0x348, "", "exclusive", "a", fixed="87.4=7", archs=(HOPPER,))
     row("YIELD", 0x946, "", "", "", fixed="87.4=7")

@@ -29,7 +29,7 @@ def _float(bits: int, kind: str) -> str:
         return ("-" if sign else "+") + ("QNAN" if bits & quiet else "SNAN")
     (number,) = struct.unpack(form, bits.to_bytes(struct.calcsize(form), "big"))
     if number == 0:
-        return "-0" if sign else "0"
+        return "-0.0" if sign else "0"
     text = f"{number:.20g}"
     return text if "e-" in text or abs(number) < 1e9 else f"{number:.20e}"
 
@@ -45,8 +45,8 @@ def _register(kind: str, number: int) -> str:
 
 def _address(i: Instruction, o: Operand, token: str) -> str:
     parts, described = [], ""
-    if o.number != RZ:
-        size = ""
+    if o.number != RZ or (o.scale > 1 and o.uniform != URZ):
+        size = f".X{o.scale}" if o.scale > 1 else ""
         if i.row.code & 0x800 and i.word >> 91 & 1 and token in ("m", "n", "g"):
             size = ".64" if o.wide else ".U32"
         parts.append(_register("R", o.number) + size)
@@ -74,7 +74,8 @@ def operand_text(i: Instruction, o: Operand, token: str) -> str:
         return ("!" if o.negate else "") + _register(o.kind, o.number)
     if o.kind == "I":
         value = o.number
-        if token in ("b", "c", "e") and i.name in _SIGNED and value >> 31:
+        signed = i.name in _SIGNED or (i.name == "P2R" and i.arch != "sm_90")
+        if token in ("b", "c", "e") and signed and value >> 31:
             value -= 1 << 32
         return _hexadecimal(value)
     if o.kind in ("F", "D"):
@@ -84,7 +85,7 @@ def operand_text(i: Instruction, o: Operand, token: str) -> str:
         halves = [o.number >> 16, o.number & 0xFFFF]
         brain = i.fields.get("bf16")
         texts = [_float(half << 16, "F") if brain else _float(half, "H") for half in halves]
-        return ", ".join("-0.0" if text == "-0" else text for text in texts)
+        return ", ".join(texts)
     if o.kind == "M":
         return _address(i, o, token)
     if o.kind == "L":
@@ -112,7 +113,7 @@ def operand_text(i: Instruction, o: Operand, token: str) -> str:
         text = f"|{text}|"
     text += half + reuse
     if o.negate:
-        text = ("~" if i.fields.get("x") or i.name in ("FLO", "POPC") else "-") + text
+        text = ("~" if i.fields.get("x") or i.name in ("FLO", "POPC", "UFLO") else "-") + text
     return text
 
 
@@ -211,7 +212,7 @@ def text(i: Instruction) -> str:
         if _shown(i, flags, token, o)
     ]
     joined = ", ".join(parts)
-    if i.name in ("RET", "BRX"):
+    if i.name in ("RET", "BRX", "CALL"):
         joined = " ".join(parts)
     return f"{guard}{mnemonic(i)} {joined}".rstrip()
 

@@ -64,6 +64,27 @@ extern "C" __global__ void idp(int*a,unsigned char*b,short*c){int i=threadIdx.x;
   c[i]=c[i+1]/c[i+2]; a[i+5]=abs(a[i+6]); a[i+7]=__byte_perm(a[i],a[i+1],a[i+2]);
   a[i+8]=a[i]/a[i+1]; a[i+9]=(unsigned)a[i]%(unsigned)a[i+1];
   a[i+11]=__match_any_sync(~0u,a[i]); }
+__device__ __noinline__ float f0(float x){return x*sinf(x);}
+__device__ __noinline__ float f1(float x){return x+3;}
+__device__ float (*table[2])(float)={f0,f1};
+extern "C" __global__ void indirect(float*a,int n){ int i=threadIdx.x;
+  a[i]=table[n>i](a[i])+table[n&1](a[i+1]); __nanosleep(100); }
+__device__ int fib(int n){ return n<2?n:fib(n-1)+fib(n-2);}
+extern "C" __global__ void recursive(int*a){ a[threadIdx.x]=fib(a[threadIdx.x]); }
+extern "C" __global__ void shared(float*a,int n){ __shared__ float s[1024];
+  extern __shared__ double dyn[]; int i=threadIdx.x;
+  s[i]=a[i]; __syncthreads(); float t=0; for(int k=0;k<n;k++) t+=s[(i*k)&1023]*s[(i+k)&1023];
+  a[i]=t; dyn[i]=t; __syncthreads(); a[i+5]=dyn[n-i]; char*c=(char*)s; c[i]=3; __syncthreads();
+  a[i+9]=c[n+i]; atomicAdd(&s[i&7],1.f); atomicMin((int*)&s[n],i); __syncthreads();
+  double d=dyn[0]; for(int k=0;k<n;k++) d=fma(d,dyn[k],1.0); a[i]=d;
+  float4 v=((float4*)s)[i]; a[i+100]=v.x*v.w; }
+extern "C" __global__ void predicates(int*a,int n){ int i=threadIdx.x; bool p[12]; int r=0;
+  for(int k=0;k<12;k++) p[k]=a[i+k]>n; __syncthreads();
+  for(int k=0;k<12;k++){ if(p[k]) r+=a[k]; a[i*k]=r; if(p[(k+5)%12]&&!p[(k+7)%12]) r^=k*77; }
+  a[i]=r; }
+extern "C" __global__ void wide(unsigned long long*a,unsigned long long n){
+  a[3]=__umul64hi(a[4],n); a[5]=a[6]%n; a[7]=__popcll(a[8])+__clzll(a[9])+__ffsll(a[10]);
+  a[11]=__brevll(a[12]); a[13]=min(a[14],a[15]); a[16]=(a[17]<<(n&63))|(a[18]>>(64-(n&63))); }
 """
 
 STATEMENTS = {

@@ -20,7 +20,7 @@ from test.drivers.emulated.sass_kernels import EVERYTHING, statements
 
 pytestmark = pytest.mark.skipif(bool(nvrtc.missing()), reason=nvrtc.missing() or "-")
 FULL = os.environ.get("TINYHW_FULL") == "1"
-MUTATIONS = 52000 if FULL else 2000  # of each architecture
+MUTATIONS = 140000 if FULL else 2000  # of each architecture; of these 50,000 are agreed on
 
 
 @functools.cache
@@ -71,7 +71,7 @@ def test_mutated_instructions_read_as_nvdisasm_has_them_or_are_refused(arch: str
             continue
         assert ours == theirs, word[::-1].hex()
         agreed += 1
-    assert agreed > MUTATIONS * 0.35
+    assert agreed > MUTATIONS * 0.36
 
 
 def test_an_unknown_instruction_is_named_with_its_place_and_bytes() -> None:
