@@ -3,6 +3,17 @@
 An instruction's low 12 bits are its opcode: 9 bits of operation and 3 that say what its operands
 are (`FORMS`). What each operation has beside them is a row of `sass_opcodes`. A set bit that no
 field of the row accounts for makes the instruction unknown: it would mean something.
+
+Tokens of operands in rows. Before one, `-` and `|` admit a sign and an absolute value, `?` hides it
+in print where it is RZ, PT or 0, `X` where the instruction does not extend another.
+
+`d` what is written; `a`, `b`, `c` sources, of which a form puts one in the slot of 32 bits; `e` the
+one in the slot; `C` a third source without a second; `x`, `y` registers at bits 32 and 64; `h60` a
+half of `e`; `U`, `U24` uniform registers; `P81` a predicate that is written, `p87` one that is
+read, negated by the next bit (`u`: uniform, `U`: uniform where bit 67 says so); `M`, `G`, `m`, `n`,
+`s`, `t`, `D`, `g` addresses; `k` a place in a constant bank; `L`, `l`, `r`, `p` labels; `B16` a
+convergence barrier, `SB` a scoreboard, `SR` a special register, `PR` all predicates, `PC` a half
+of a return address, `lut` a table of three predicates; `#53.5` an integer of 5 bits at bit 53.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Found by flipping bits of compiled code and reading what nvdisasm makes of it. A row is a name, an
 operation (9 bits) with the forms its operands may have, modifiers in the order in which they are
-printed, and operands. `sass_decode` says what operand tokens mean.
+printed, and operands. `sass_decode` says what operand tokens mean. An opcode may have several rows:
+the first whose fields all have a meaning is taken.
 """
 
 from __future__ import annotations
@@ -364,18 +365,15 @@ def _half() -> None:
 
 def _matrix() -> None:
     row("HMMA", 0x23C, "", "hmma hmmatype", "d a b c")
-    for shape, places, archs in (
-        ("8816", "75.1=0 83.2=0 85.2=0", EVERY), ("16816", "75.1=0 83.2=0 85.2=2", _NEWER),
-        ("16832", "75.1=1 83.2=0 85.2=2", _NEWER),
+    older = (TURING, ADA)
+    for shape, bits, places, archs in (
+        ("8816", "", "75.1=0 83.2=0 85.2=0", EVERY), ("16816", "", "75.1=0 83.2=0 85.2=2", _NEWER),
+        ("16832", "", "75.1=1 83.2=0 85.2=2", _NEWER), ("8832", "4", "75.1=0 83.2=3 85.2=1", older),
+        ("16832", "4", "75.1=1 83.2=3 85.2=2", older[1:]),
+        ("16864", "4", "75.1=0 83.2=3 85.2=3", older[1:]),
     ):
-        row("IMMA", 0x237, "", f".{shape} imma_a imma_b imma_sat", "d a b c", archs=archs,
-            fixed=f"72.3=4 {places}")
-    for shape, places, archs in (
-        ("8832", "75.1=0 83.2=3 85.2=1", (TURING, ADA)), ("16832", "75.1=1 83.2=3 85.2=2", (ADA,)),
-        ("16864", "75.1=0 83.2=3 85.2=3", (ADA,)),
-    ):
-        row("IMMA", 0x237, "", f".{shape} imma_a4 imma_b4 imma_sat", "d a b c", archs=archs,
-            fixed=f"72.3=4 {places}")
+        row("IMMA", 0x237, "", f".{shape} imma_a{bits} imma_b{bits} imma_sat", "d a b c",
+            archs=archs, fixed=f"72.3=4 {places}")
     row("BMMA", 0x23D, "", "bmma bmma_op .POPC", "d a b c", archs=_NEWER,
         fixed="72.3=4 79.2=2")
     row("DMMA", 0x23F, "", ".884", "d -|a -|b -|c", archs=(ADA,))
