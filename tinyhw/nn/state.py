@@ -10,7 +10,8 @@ from typing import Any
 from compiler.dtype import DType
 from tinyhw import storage
 from tinyhw.errors import DtypeError, ShapeError, TensorError
-from tinyhw.formats import safetensors
+from tinyhw.formats import safetensors, torch
+from tinyhw.strides import strided
 from tinyhw.tensor import Tensor
 
 
@@ -146,6 +147,28 @@ def from_file(
     return Tensor(storage.from_bytes_later(data, dtype, device).reshape(shape), device)
 
 
+def torch_load(fn: str | os.PathLike[str], device: str | None = None) -> Any:
+    """What torch.save wrote, with tensors of ours; of a state dict a dict of tensors by name.
+
+    Only plain values, containers and tensors are read, and nothing in the file is executed.
+    Tensors that share a storage share it here. The file is mapped, as by `safe_load`.
+    """
+    storages: dict[tuple[str, DType], Tensor] = {}
+
+    def make(found: torch.StoredTensor) -> Tensor:
+        if 0 in found.shape:
+            return Tensor.zeros(found.shape, dtype=found.dtype, device=device)
+        whole = storages.get((found.key, found.dtype))
+        if whole is None:
+            count = len(found.data) // found.dtype.itemsize
+            data = found.data[: count * found.dtype.itemsize]
+            whole = from_file(data, found.dtype, (count,), device)
+            storages[found.key, found.dtype] = whole
+        return whole._move(strided(whole.node, found.shape, found.strides, found.offset))
+
+    return torch.load(fn, make)
+
+
 def safe_load_metadata(fn: str | os.PathLike[str]) -> dict[str, str]:
     """The free-form metadata of a safetensors file."""
     return safetensors.read_header(fn).metadata
@@ -159,4 +182,5 @@ __all__ = [
     "safe_load",
     "safe_load_metadata",
     "safe_save",
+    "torch_load",
 ]
