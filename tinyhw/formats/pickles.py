@@ -167,7 +167,7 @@ class Unpickler:
     def container(self, *kinds: type) -> Any:
         """The container on top, which must be of one of the kinds exactly."""
         found = self.stack[-1]
-        if type(found) not in kinds:
+        if type(found) not in kinds:  # a subclass would have methods of its own
             self.refuse(f"it adds to {_REPR.repr(found)}, which is no {kinds[0].__name__}")
         return found
 
@@ -207,7 +207,7 @@ class Unpickler:
         try:
             return function.call(*arguments)
         except TypeError as error:
-            self.refuse(f"its pickle calls {function.name} with wrong arguments: {str(error)[:200]}")
+            self.refuse(f"its pickle calls {function.name} wrongly: {str(error)[:200]}")
 
 
 # ---- the opcodes ----

@@ -251,8 +251,8 @@ class _Reader:
     def _ordered(self, pairs: Any = ()) -> OrderedDict[Any, Any]:
         assert self._running is not None
         made: OrderedDict[Any, Any] = OrderedDict()
-        for pair in pairs if type(pairs) in (list, tuple) else (None,):
-            if type(pair) not in (list, tuple) or len(pair) != 2:
+        for pair in pairs if isinstance(pairs, list | tuple) else (None,):
+            if not isinstance(pair, list | tuple) or len(pair) != 2:
                 self._refuse(f"an OrderedDict is made of {_quoted(pairs)}")
             self._running.put(made, list(pair))
         return made
