@@ -93,8 +93,7 @@ def test_a_file_is_read_where_it_is_used(tmp_path: Path) -> None:
 def test_newer_protocols_are_read(tmp_path: Path, protocol: int) -> None:
     torch = pytest.importorskip("torch")
     path = tmp_path / "model.pth"
-    value = {"w": torch.ones(3), "n": {"deep": [1, "x" * 300, frozenset]}, "k": {1, 2}}
-    value["n"] = {"deep": [1, "x" * 300, b"y" * 300]}
+    value = {"w": torch.ones(3), "n": {"deep": [1, "x" * 300, b"y" * 300]}, "k": {1, 2}}
     path.write_bytes(written(value, pickle_protocol=protocol))
     ours = torch_load(path)
     assert ours["w"].tolist() == [1, 1, 1] and ours["n"] == value["n"] and ours["k"] == {1, 2}
@@ -178,13 +177,13 @@ def test_a_tensor_that_cannot_be_is_named(
         (b"\x80\7.", r"protocol 7"),
         (b"i", r"no opcode that is read"),
         (b"\x85.", r"too little on the stack"),
-        (b".", r"too little|ends"),
+        (b".", r"too little"),
         (b"X\xff\xff\xff\xff", r"ends at byte 5"),
         (b"\x8e" + b"\xff" * 8, r"ends at byte 9"),
         (b"X\2\0\0\0\xff\xff.", r"not UTF-8"),
         (b"K\1", r"ends at byte 2"),
         (b"Iseven\n.", r"for a number"),
-        (b"}b.", r"it adds to"),
+        (b"}Nb.", r"it adds to"),
         (b"]" * 500_000, r"would build more than \d+ bytes"),
         (b"\x8f" * 500_000, r"would build more than \d+ bytes"),
         (b"]2" + b"2" * 500_000, r"would build more than \d+ bytes"),
@@ -254,7 +253,7 @@ def test_mutated_files_load_or_are_refused(
             case "cut":
                 del mutated[max(at, 1) :]
             case "insert":
-                mutated[at:at] = data.draw(st.sampled_from([b"\0", b"(", b"t", b"R", b"]", b"\xff"]))
+                mutated[at:at] = data.draw(st.sampled_from([b"\0", b"(", b"t", b"R", b"]", b"."]))
             case "delete":
                 del mutated[at : at + 1]
     path = tmp_path / "model.pth"

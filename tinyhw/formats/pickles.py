@@ -91,6 +91,8 @@ class Unpickler:
             except (IndexError, struct.error):
                 self.refuse(f"opcode {code:#04x} at byte {at} of its pickle finds too little "
                             "on the stack")
+        if not self.stack:
+            self.refuse("its pickle ends with too little on the stack")
         return self.pop()
 
     def key(self) -> str:

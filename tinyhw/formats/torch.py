@@ -189,6 +189,8 @@ class _Reader:
             ("torch", "Size"): _size,
             ("torch", "device"): _device,
             ("_codecs", "encode"): _encode,
+            ("builtins", "set"): self._set,
+            ("__builtin__", "set"): self._set,
         }
         found = {at: Global(".".join(at), call) for at, call in functions.items()}
         marks: dict[tuple[str, str], Any] = {
@@ -256,6 +258,12 @@ class _Reader:
                 self._refuse(f"an OrderedDict is made of {_quoted(pairs)}")
             self._running.put(made, list(pair))
         return made
+
+    def _set(self, values: Any = ()) -> set[Any]:
+        assert self._running is not None
+        if not isinstance(values, list | tuple):
+            self._refuse(f"a set is made of {_quoted(values)}")
+        return {self._running.checked_key(value) for value in values}
 
     def _refuse(self, reason: str) -> NoReturn:
         where = self._running.key() if self._running else ""
