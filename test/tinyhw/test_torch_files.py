@@ -244,12 +244,13 @@ def test_mutated_files_load_or_are_refused(
              "c": [1, "two", (3.0, None)]}
     mutated = bytearray(written(model, _use_new_zipfile_serialization=zipped))
     for _ in range(data.draw(st.integers(1, 4))):
-        at = data.draw(st.integers(0, len(mutated) - 1))
+        at = data.draw(st.integers(0, max(len(mutated) - 1, 1)))
         match data.draw(st.sampled_from(["byte", "bit", "cut", "insert", "delete"])):
             case "byte":
-                mutated[at] = data.draw(st.integers(0, 255))
+                mutated[at : at + 1] = bytes([data.draw(st.integers(0, 255))])
             case "bit":
-                mutated[at] ^= 1 << data.draw(st.integers(0, 7))
+                flipped = [byte ^ 1 << data.draw(st.integers(0, 7)) for byte in mutated[at : at + 1]]
+                mutated[at : at + 1] = bytes(flipped)
             case "cut":
                 del mutated[max(at, 1) :]
             case "insert":
