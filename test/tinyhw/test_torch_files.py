@@ -249,8 +249,8 @@ def test_mutated_files_load_or_are_refused(
             case "byte":
                 mutated[at : at + 1] = bytes([data.draw(st.integers(0, 255))])
             case "bit":
-                flipped = [byte ^ 1 << data.draw(st.integers(0, 7)) for byte in mutated[at : at + 1]]
-                mutated[at : at + 1] = bytes(flipped)
+                bit = 1 << data.draw(st.integers(0, 7))
+                mutated[at : at + 1] = bytes([byte ^ bit for byte in mutated[at : at + 1]])
             case "cut":
                 del mutated[max(at, 1) :]
             case "insert":
