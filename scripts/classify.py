@@ -52,9 +52,8 @@ def find(package: str, path: str) -> Path:
 def convolved(x: Tensor, weights: Weights, name: str, norm: str, stride: int = 1) -> Tensor:
     """A convolution that keeps the size but for its stride, and the batch norm behind it."""
     weight = weights[f"{name}.weight"]
-    kernel = int(weight.shape[2])
-    before, after = same_padding(int(x.shape[2]), kernel, stride)
-    groups = x.shape[1] // weight.shape[1]
+    before, after = same_padding(x._fixed(2), weight._fixed(2), stride)
+    groups = x._fixed(1) // weight._fixed(1)
     x = x.pad((before, after, before, after)).conv2d(weight, groups=groups, stride=stride)
     scale = weights[f"{norm}.weight"] / (weights[f"{norm}.running_var"] + EPSILON).sqrt()
     shift = weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * scale
