@@ -39,9 +39,10 @@ _SLOT = "e"
 
 
 class Operand(NamedTuple):
-    """One operand. Kinds: `R`, `UR` (registers), `P`, `UP` (predicates), `B` (convergence
-    barriers), `I` (an integer), `F`, `D`, `H` (floats by their bits: f32, the upper half of an
-    f64, two f16), `C` (a constant bank), `M` (an address), `SR`, `L` (where code goes on)."""
+    """One operand. Kinds: `R`, `UR` (registers), `P`, `UP` (predicates), `PR` (all predicates), `B`
+    (convergence barriers), `I` (an integer), `F`, `D`, `H` (floats by their bits: f32, the upper
+    half of an f64, two f16 or bf16), `C` (a constant bank and an offset), `M` (an address), `SR`,
+    `SB` (a scoreboard), `PC` (half of a return address), `L` (where code goes on)."""
 
     kind: str
     number: int
