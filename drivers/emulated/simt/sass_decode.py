@@ -197,9 +197,16 @@ class _Reader:
                 wide = self.flag(70 if self.row.atomic else 90)
                 place = 71 if self.row.reduces else 76
                 described = self.arch != "sm_75" and self.flag(place)
+                if number == RZ and not described and wide == (self.arch == "sm_90"):
+                    raise ValueError
+                if number == RZ and described and self.row.atomic and self.arch == "sm_89":
+                    raise ValueError
                 if not wide and (described or (self.row.reduces and not self.row.atomic)):
                     raise ValueError
-        if token[0] in "MmnG" or number != RZ or uniform != URZ:
+        joined = bool(self.row.code & 0x800 and self.word & _UNIFORM)
+        if self.row.name in ("LDSM", "STSM"):
+            joined = self.arch != "sm_75"
+        if number != RZ or joined:  # else it is an address
             offset = _signed(offset, width)
         scaled = self.row.name in ("LDS", "STS", "ATOMS")
         scale = (1, 4, 8, 16)[self.get(78, 2)] if scaled else 1
@@ -275,10 +282,10 @@ def _operand(reader: _Reader, flags: str, token: str) -> Operand:
     raise AssertionError(token)
 
 
-def _read(word: int, pc: int, arch: str, row: Row) -> Instruction:
-    reader = _Reader(word, pc, arch, row)
-    fields = {}
-    for name, one in row.modifiers_of(arch).items():
+def _parts(reader: _Reader) -> tuple[dict[str, int], tuple[Operand, ...]]:
+    """Modifiers and operands; ValueError where a field's value has no meaning."""
+    row, fields = reader.row, {}
+    for name, one in row.modifiers_of(reader.arch).items():
         fields[name] = reader.get(one.first, one.width)
         if one.texts.get(fields[name]) is None:
             raise ValueError
@@ -286,6 +293,22 @@ def _read(word: int, pc: int, arch: str, row: Row) -> Instruction:
     for first, width, values in row.fixed:
         if reader.get(first, width) not in values:
             raise ValueError
+    return fields, operands
+
+
+def meaning(word: int, arch: str, row: Row) -> int:
+    """The bits that mean something where a word is read by a row; 0 where it cannot be."""
+    reader = _Reader(word, 0, arch, row)
+    try:
+        _parts(reader)
+    except ValueError:
+        return 0
+    return reader.seen
+
+
+def _read(word: int, pc: int, arch: str, row: Row) -> Instruction:
+    reader = _Reader(word, pc, arch, row)
+    fields, operands = _parts(reader)
     if word & ~reader.seen:
         raise ValueError
     uniform = row.uniform or row.name == "S2UR"

@@ -107,7 +107,8 @@ MODIFIERS: dict[str, Modifier] = {
     "32bit": _listed(80, 1, "32", ""),
     "hmma": Modifier(75, 4, {0b0010: "1688.F32", 0b0011: "16816.F32", 0b0000: "1688.F16",
                              0b0001: "16816.F16", 0b1010: "1684.F32"}),
-    "hmmatype": _listed(82, 2, "", "BF16", "TF32"),
+    "hmma75": _listed(75, 4, "1688.F16", None, "1688.F32"),
+    "hmmatype": _listed(82, 2, "", "BF16", "TF32"), "hmmatype75": Modifier(82, 2, {0: ""}),
     "scope": _listed(76, 3, "CTA", "SM", "GPU", "SYS"),
     "mbar": _listed(79, 2, "SC", "ALL"),
     "trans": _listed(78, 1, "M88", "MT88"), "ldsm": _listed(72, 2, "", "2", "4"),
@@ -115,6 +116,7 @@ MODIFIERS: dict[str, Modifier] = {
     "clear": _flag(84, "CLEAR"),
     "bf16": _flag(85, "BF16_V2"), "bf1675": Modifier(85, 1, {0: ""}),
     "mul_bf16": Modifier(85, 1, {0: ""}), "mul_bf1690": _flag(85, "BF16_V2"),
+    "mma_bf16": Modifier(85, 1, {0: ""}), "mma_bf1690": _flag(85, "BF16_V2"),
     "xorsign": _flag(82, "XORSIGN"), "xorsign75": Modifier(82, 1, {0: ""}),
     "hset_bf16": Modifier(65, 1, {0: ""}), "hset_bf1690": _flag(65, "BF16_V2"),
     "bf": _flag(71, "BF"), "h_and": _flag(71, "H_AND"), "hbool": _listed(69, 2, "AND", "OR", "XOR"),
@@ -130,7 +132,7 @@ MODIFIERS: dict[str, Modifier] = {
     "fp8": _listed(76, 1, "E5M2", "E4M3"),
     "movm": _listed(78, 2, "MT88", "M832", "M864"),
     "qspc": _listed(73, 2, "G", "L", "S"), "qspc90": _listed(73, 2, "G", "L", "S", "D"),
-    "exclusive": _flag(86, "EXCLUSIVE"),
+    "exclusive": _flag(86, "EXCLUSIVE"), "exclusive75": Modifier(86, 1, {0: ""}),
     "exclusive90": _flag(85, "EXCLUSIVE"),
     "acc": _flag(75, "ACC"), "hilo": _listed(77, 1, "LO", "HI"),
     "dp2": _listed(73, 2, "U16.U8", "S16.U8", "U16.S8", "S16.S8"),
@@ -242,40 +244,41 @@ def row(name: str, code: int, forms: str, words: str, operands: str, *,
 def _integer() -> None:
     row("IADD3", 0x010, "1456", "x", "d ?P81 ?P84 -a -b -c Xp87 Xp77")
     row("UIADD3", 0x090, "14", "x", "d ?P81 ?P84 -a -b -c Xp87 Xp77", uniform=True,
-        fixed="91.1=0,1")
+        fixed="91.1=1")
     row("IMAD", 0x024, "1234567", "x u32", "d a b -c Xp87", fixed=_ALL_PREDICATES)
-    row("IMAD", 0x025, "1234567", ".WIDE u32", "d ?P81 a b -c", fixed="87.4=15,7")
-    row("IMAD", 0x025, "1234567", ".WIDE u32 x", "d ?P81 a b -c p87", fixed="74.1=1")
-    row("IMAD", 0x027, "1234567", ".HI u32", "d ?P81 a b -c", fixed="87.4=15,7")
+    row("IMAD", 0x025, "134567", ".WIDE u32", "d ?P81 a b -c", fixed="87.4=15,7")
+    row("IMAD", 0x025, "134567", ".WIDE u32 x", "d ?P81 a b -c p87", fixed="74.1=1")
+    row("IMAD", 0x027, "134567", ".HI u32", "d ?P81 a b -c", fixed="87.4=15,7")
     row("UIMAD", 0x0A4, "14", "u32", "d a b -c", uniform=True,
-        fixed=_ALL_PREDICATES + " 87.4=15,7 91.1=0,1")
+        fixed=_ALL_PREDICATES + " 87.4=15,7 91.1=1")
     row("UIMAD", 0x0A5, "14", ".WIDE u32", "d a b -c", uniform=True,
-        fixed=_ALL_PREDICATES + " 87.4=15,7 91.1=0,1")
-    row("LEA", 0x011, "1456", "hi x sx32", "d ?P81 -a -b Hc #75.5 Xp87")
-    row("ULEA", 0x091, "14", "hi x sx32", "d ?P81 -a -b Hc #75.5 Xp87", uniform=True,
-        fixed="91.1=0,1")
+        fixed=_ALL_PREDICATES + " 87.4=15,7 91.1=1")
+    for high in ("80.1=1", "80.1=0 73.1=0"):  # only a high one extends a sign
+        row("LEA", 0x011, "1456", "hi x sx32", "d ?P81 -a -b Hc #75.5 Xp87", fixed=high)
+        row("ULEA", 0x091, "14", "hi x sx32", "d ?P81 -a -b Hc #75.5 Xp87", uniform=True,
+            fixed=f"{high} 91.1=1")
     row("LOP3", 0x012, "1456", ".LUT", "?P81 d a b c #72.8 p87")
-    row("ULOP3", 0x092, "14", ".LUT", "?P81 d a b c #72.8 p87", uniform=True, fixed="91.1=0,1")
+    row("ULOP3", 0x092, "14", ".LUT", "?P81 d a b c #72.8 p87", uniform=True, fixed="91.1=1")
     row("SHF", 0x019, "1234567", "shift w kind hi", "d a b c")
-    row("USHF", 0x099, "14", "shift w kind hi", "d a b c", uniform=True, fixed="91.1=0,1")
+    row("USHF", 0x099, "14", "shift w kind hi", "d a b c", uniform=True, fixed="91.1=1")
     row("PRMT", 0x016, "1234567", "prmt", "d a b c")
-    row("UPRMT", 0x096, "14", "prmt", "d a b c", uniform=True, fixed="91.1=0,1")
+    row("UPRMT", 0x096, "14", "", "d a b c", uniform=True, fixed="91.1=1")
     row("ISETP", 0x00C, "1456", "cmp u32 bool ex", "P81 P84 a b p87 Xp68", fixed="75.0=0")
     row("UISETP", 0x08C, "14", "cmp u32 bool ex", "P81 P84 a b p87 Xp68", uniform=True,
-        fixed="91.1=0,1")
+        fixed="91.1=1")
     row("IMNMX", 0x017, "1456", "u32", "d a b p87", archs=(TURING, ADA))
     row("VIMNMX", 0x048, "1456", "vim", "d a b p87", archs=(HOPPER,), fixed="81.6=63")
     row("VIADD", 0x036, "1456", "", "d a -b", archs=(HOPPER,))
     row("VIADDMNMX", 0x046, "1245", "addmin", "d a -b c p87", archs=(HOPPER,), fixed="75.1=0,1")
     row("IABS", 0x013, "156", "", "d e")
     row("POPC", 0x109, "156", "", "d -e")
-    row("UPOPC", 0x2BF, "", "", "d e", uniform=True, fixed="91.1=0,1")
+    row("UPOPC", 0x2BF, "", "", "d e", uniform=True, fixed="91.1=1")
     row("FLO", 0x100, "156", "u32 sh", "d ?P81 -e")
-    row("UFLO", 0x2BD, "", "u32 sh", "d ?P81 -e", uniform=True, fixed="91.1=0,1")
+    row("UFLO", 0x2BD, "", "u32 sh", "d ?P81 -e", uniform=True, fixed="91.1=1")
     row("BREV", 0x101, "156", "", "d e")
-    row("UBREV", 0x2BE, "", "", "d e", uniform=True, fixed="91.1=0,1")
-    row("IDP", 0x026, "1456", ".4A dp", "d a b c", fixed="76.1=0")
-    row("IDP", 0x026, "1456", ".2A hilo dp2", "d a b c", fixed="76.1=1")
+    row("UBREV", 0x2BE, "", "", "d e", uniform=True, fixed="91.1=1")
+    row("IDP", 0x026, "156", ".4A dp", "d a b c", fixed="76.1=0")
+    row("IDP", 0x026, "156", ".2A hilo dp2", "d a b c", fixed="76.1=1")
     row("VABSDIFF", 0x014, "1456", "u32", "d a b c", fixed=_ALL_PREDICATES)
     row("VABSDIFF4", 0x015, "1456", ".U8 acc", "d a b c", fixed=_ALL_PREDICATES)
     row("I2I", 0x038, "156", "i2i .S32 .SAT", "d e")
@@ -285,7 +288,7 @@ def _integer() -> None:
     row("UMOV", 0x882, "", "", "d e", uniform=True)
     row("UMOV", 0xC82, "", "", "d e", uniform=True, fixed="91.1=1")
     row("SEL", 0x007, "1456", "", "d a b p87")
-    row("USEL", 0x087, "14", "", "d a b p87", uniform=True, fixed="91.1=0,1")
+    row("USEL", 0x087, "14", "", "d a b p87", uniform=True, fixed="91.1=1")
     row("PLOP3", 0x81C, "", ".LUT", "P81 P84 p87 p77 p68U lut #16.8")
     row("R2P", 0x804, "", "", "PR a e")
     row("P2R", 0x803, "", "", "d PR a e")
@@ -352,10 +355,10 @@ def _half() -> None:
         row("HMUL2", 0x032, "4", f"mul_{modes} sat", "d -|a b", packed=True, imm="H")
         for form, operands in (("1", "d -|a -|b -|c"), ("2", "d -|a -|b c"), ("4", "d -|a b -|c")):
             row("HFMA2", 0x031, form, f"{modes} sat", operands, packed=True, imm="H")
-            row("HFMA2", 0x035, form, f".MMA {modes} sat", operands, archs=_NEWER, imm="H")
+            row("HFMA2", 0x035, form, f".MMA mma_{modes} sat", operands, archs=_NEWER, imm="H")
             row("HFMA2", 0x031, form, f"{modes} .RELU", f"{operands} ?p87", packed=True, imm="H",
                 archs=_NEWER, fixed="79.1=1")
-            row("HFMA2", 0x035, form, f".MMA {modes} .RELU", f"{operands} ?p87", archs=_NEWER,
+            row("HFMA2", 0x035, form, f".MMA mma_{modes} .RELU", f"{operands} ?p87", archs=_NEWER,
                 imm="H", fixed="79.1=1")
     row("HMNMX2", 0x040, "1", "bf16 ftz nan xorsign", "d -|a -|b p87", archs=_NEWER,
         packed=True)
@@ -378,7 +381,7 @@ def _matrix() -> None:
         fixed="72.3=4 79.2=2")
     row("DMMA", 0x23F, "", ".884", "d -|a -|b -|c", archs=(ADA,))
     row("DMMA", 0x23F, "", ".8x8x4", "d -|a -|b -|c", archs=(HOPPER,))
-    row("QMMA", 0x27A, "", "qmma qmma_acc qmma_a qmma_b", "d a b c", archs=_NEWER,
+    row("QMMA", 0x27A, "", "qmma qmma_acc qmma_a qmma_b", "d a b c", archs=(ADA,),
         fixed="72.3=4")
     row("MOVM", 0x23A, "", ".16 movm", "d a")
 
@@ -386,7 +389,8 @@ def _matrix() -> None:
 def _memory() -> None:
     load, store = "e evict size load private", "e evict size store private"
     row("LDG", 0x381, "", load, "d M", archs=(TURING, ADA), fixed=_ALL_PREDICATES)
-    row("LDG", 0x981, "", "e evict ltc size load private", "d n", fixed=_ALL_PREDICATES)
+    row("LDG", 0x981, "", "e evict ltc size load private", "d n",
+        fixed=_ALL_PREDICATES + " 91.1=1")
     row("LDGSTS", 0xFAE, "", ".E bypass evict copy_ltc copy_size zfill", "D g ?p87",
         archs=_NEWER, fixed="77.4=0")
     row("LDGDEPBAR", 0x9AF, "", "", "", archs=_NEWER)
@@ -394,29 +398,32 @@ def _memory() -> None:
     row("LD", 0x980, "", load, "d G", fixed="91.1=0")
     row("LD", 0x980, "", load, "d n", archs=_NEWER, fixed="91.1=1")
     row("STG", 0x386, "", store, "M x", archs=(TURING,))
-    row("STG", 0x986, "", store, "m x")
+    row("STG", 0x986, "", store, "m x", fixed="91.1=1")
     row("ST", 0x385, "", store, "G y")
-    row("ST", 0x985, "", store, "m x", archs=_NEWER)
+    row("ST", 0x985, "", store, "m x", archs=_NEWER, fixed="91.1=1")
     row("LDL", 0x983, "", "evict size", "d t")
     row("STL", 0x387, "", "evict size", "s x")
     row("LDS", 0x984, "", "u size", "d t")
     row("STS", 0x388, "", "size", "s x")
-    row("STS", 0x988, "", "size", "s x")
+    row("STS", 0x988, "", "size", "s x", fixed="91.1=1")
     row("LDSM", 0x83B, "", ".16 trans ldsm", "d t")
     row("STSM", 0x844, "", ".16 trans ldsm", "s x", archs=(HOPPER,))
     row("LDC", 0xB82, "", "bank_size", "d k")
     row("ULDC", 0xAB9, "", "bank_size", "d k", uniform=True)
     row("ATOMS", 0x38C, "", "atomic shared", "d s x", fixed="64.8=0,255")
-    row("ATOMS", 0x98C, "", "atomic shared", "d s x", fixed="")
+    row("ATOMS", 0x98C, "", "atomic shared", "d s x", fixed="91.1=1")
     row("ATOMS", 0x38D, "", "cas cas_size", "d s x y")
     row("ATOMG", 0x3A8, "", "e atomic atype order", "P81 d M x", fixed="84.3=1 64.8=255")
-    row("ATOMG", 0x9A8, "", "e atomic atype order", "P81 d m x", fixed="84.3=1")
+    row("ATOMG", 0x9A8, "", "e atomic atype order", "P81 d m x", fixed="84.3=1 91.1=1")
     row("ATOM", 0x38A, "", "e atomic atype order", "P81 d M x", fixed="84.3=1 64.8=255")
-    row("ATOM", 0x98A, "", "e atomic atype order", "P81 d m x", fixed="84.3=1")
-    row("ATOMG", 0x3A9, "", "e .CAS cas_size order", "P81 d M x y", fixed="84.3=1 76.1=0")
+    row("ATOM", 0x98A, "", "e atomic atype order", "P81 d m x", fixed="84.3=1 91.1=1")
+    row("ATOMG", 0x3A9, "", "e .CAS cas_size order", "P81 d M x y",
+        fixed="84.3=1 76.1=0 32.8=" + ",".join(map(str, range(255))))
     row("ATOM", 0x38B, "", "e cas cas_size order", "P81 d M x y", fixed="84.3=1 76.1=0")
-    row("ATOMG", 0x9A3, "", "e .ADD ftype90 order", "P81 d m x", fixed="84.3=1", archs=(HOPPER,))
-    row("ATOM", 0x9A2, "", "e .ADD ftype90 order", "P81 d m x", fixed="84.3=1", archs=(HOPPER,))
+    row("ATOMG", 0x9A3, "", "e .ADD ftype90 order", "P81 d m x", fixed="84.3=1 91.1=1",
+        archs=(HOPPER,))
+    row("ATOM", 0x9A2, "", "e .ADD ftype90 order", "P81 d m x", fixed="84.3=1 91.1=1",
+        archs=(HOPPER,))
     row("QSPC", 0x3AA, "", "e qspc", "P81 d M")
     row("RED", 0x98E, "", "e red atype order", "m x", fixed="84.3=1",
         archs=(TURING, ADA))
@@ -433,7 +440,7 @@ def _flow() -> None:
     row("NOP", 0x918, "", "", "")
     row("EXIT", 0x94D, "", "", "", fixed="87.4=7")
     row("BRA", 0x947, "", "", "?p87 L")
-    row("BRA", 0x947, "", "diverge", "?p87 U24 L", fixed="91.1=1")
+    row("BRA", 0x947, "", "diverge", "?p87 U24 L", archs=_NEWER, fixed="91.1=1")
     row("BRX", 0x949, "", "", "a r", fixed="87.4=7")
     row("CALL", 0x944, "", ".REL .NOINC", "L", fixed="86.5=15")
     row("CALL", 0x344, "", ".REL .NOINC", "a L", fixed="86.5=15")
@@ -449,7 +456,7 @@ def _flow() -> None:
     row("BMOV", 0x355, "", ".32 clear", "d B24")
     row("BMOV", 0x356, "", ".32", "B24 x")
     row("BAR", 0xB1D, "", ".SYNC defer", "#54.4 ?#42.12")
-    row("BAR", 0xB1D, "", ".ARV defer", "#54.4 #42.12", fixed="77.3=1")
+    row("BAR", 0xB1D, "", ".ARV", "#54.4 #42.12", fixed="77.3=1")
     row("BAR", 0xB1D, "", ".RED barred defer", "#54.4 ?#42.12 p87", fixed="77.3=2")
     row("BAR", 0x51D, "", ".SYNC defer", "x ?#42.12")
     row("BAR", 0x31D, "", ".SYNC defer", "x x")
@@ -466,7 +473,7 @@ def _flow() -> None:
     row("WARPSYNC", 0x348, "", "exclusive", "a", fixed="87.4=7", archs=(HOPPER,))
     row("YIELD", 0x946, "", "", "", fixed="87.4=7")
     row("VOTE", 0x806, "", "vote", "?d P81 p87")
-    row("VOTEU", 0x886, "", "vote", "U P81u p87")
+    row("VOTEU", 0x886, "", "vote", "?U P81u p87")
     row("SHFL", 0xF89, "", "shfl", "P81 d a #53.5 #40.13")
     row("SHFL", 0x589, "", "shfl", "P81 d a x #40.13")
     row("SHFL", 0x989, "", "shfl", "P81 d a #53.5 y")

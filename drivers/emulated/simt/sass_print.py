@@ -45,14 +45,16 @@ def _register(kind: str, number: int) -> str:
 
 def _address(i: Instruction, o: Operand, token: str) -> str:
     parts, described = [], ""
-    if o.number != RZ or (o.scale > 1 and o.uniform != URZ):
-        size = f".X{o.scale}" if o.scale > 1 else ""
-        if i.row.code & 0x800 and i.word >> 91 & 1 and token in ("m", "n", "g"):
-            size = ".64" if o.wide else ".U32"
+    joined = i.row.code & 0x800 and i.word >> 91 & 1 and token in ("m", "n", "s", "t", "g")
+    size = f".X{o.scale}" if o.scale > 1 else ""
+    if joined and token in ("m", "n", "g"):
+        size = ".64" if o.wide else ".U32"
+    if o.number != RZ or (joined and (o.scale > 1 or o.described or token == "g" or (
+            i.arch == "sm_90" and size))):
         parts.append(_register("R", o.number) + size)
     if o.described:
         described = f"desc[{_register('UR', o.uniform)}]" if i.arch == "sm_90" else ""
-    elif o.uniform != URZ:
+    elif joined and (token != "g" or o.uniform != URZ):
         parts.append(_register("UR", o.uniform))
     if o.offset:
         parts.append(_hexadecimal(o.offset))
@@ -83,7 +85,7 @@ def operand_text(i: Instruction, o: Operand, token: str) -> str:
         return _float(o.number, "D" if double else o.kind)
     if o.kind == "H":
         halves = [o.number >> 16, o.number & 0xFFFF]
-        brain = i.fields.get("bf16")
+        brain = any(i.fields.get(f"{of}bf16") for of in ("", "mul_", "mma_"))
         texts = [_float(half << 16, "F") if brain else _float(half, "H") for half in halves]
         return ", ".join(texts)
     if o.kind == "M":
@@ -107,7 +109,9 @@ def operand_text(i: Instruction, o: Operand, token: str) -> str:
     else:
         text = _register(o.kind, o.number)
     half, reuse = _HALVES[o.select], ".reuse" * o.reuse
-    if token[:1] == "h":
+    if o.kind == "C":
+        text, half = text + half, ""
+    elif token[:1] == "h":
         text, half, reuse = text + reuse + ".H1" * (o.select == 3), "", ""
     if o.absolute:
         text = f"|{text}|"
@@ -138,7 +142,7 @@ def _product(i: Instruction) -> list[str]:
         return texts
     if i.fields["x"]:
         return [*texts[1:], "X"]
-    if ("R", RZ) in ((a.kind, a.number), (b.kind, b.number)) and form != 7:
+    if ("R", RZ) in ((a.kind, a.number), (b.kind, b.number)) and form not in (6, 7):
         return ["MOV", *texts]
     if b.kind == "I" and form == 4 and (not b.number or (b.number == 1 and c.number == RZ)):
         return ["MOV", *texts]
@@ -184,7 +188,7 @@ _NAMED: dict[str, Callable[[Instruction], list[str]]] = {
 
 def _shown(i: Instruction, flags: str, token: str, o: Operand) -> bool:
     if "?" in flags:
-        return o.number != {"R": RZ, "I": 0}.get(o.kind, PT) or o.negate
+        return o.number != {"R": RZ, "UR": URZ, "I": 0}.get(o.kind, PT) or o.negate
     if "X" in flags and i.name == "ISETP" and i.arch == "sm_75":
         return o.number != PT or o.negate
     if "X" in flags:
