@@ -186,6 +186,9 @@ def test_a_tensor_that_cannot_be_is_named(
         (b"}Nb.", r"it adds to"),
         (b"]" * 500_000, r"would build more than \d+ bytes"),
         (b"\x8f" * 500_000, r"would build more than \d+ bytes"),
+        (b"(" + b"N" * 50_000 + b"tq\0" + b"ctorch\nSize\nq\1" + b"h\1h\0\x85R" * 1000,
+         r"would build more than \d+ bytes"),
+        (b"ctorch._tensor\n_rebuild_from_type_v2\nq\0(h\0N)NtR.", r"made of another such tensor"),
         (b"]2" + b"2" * 500_000, r"would build more than \d+ bytes"),
     ],
 )

@@ -206,6 +206,9 @@ class Unpickler:
         if type(function) is not Global or function.call is None or type(arguments) is not tuple:
             self.refuse(f"its pickle calls {_REPR.repr(function)}, which is no function that is "
                         "accepted")
+        for argument in arguments:  # which the function may copy
+            if isinstance(argument, list | tuple | str | bytes):
+                self.spend(_SMALL * len(argument))
         try:
             return function.call(*arguments)
         except TypeError as error:

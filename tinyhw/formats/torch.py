@@ -248,6 +248,8 @@ class _Reader:
 
     def _of_subclass(self, function: Any, kind: Any, arguments: Any, state: Any) -> Any:
         assert self._running is not None
+        if function is self._table["torch._tensor", "_rebuild_from_type_v2"]:  # would recurse
+            self._refuse("a tensor of a subclass is made of another such tensor")
         return self._running.call(function, arguments)
 
     def _ordered(self, pairs: Any = ()) -> OrderedDict[Any, Any]:
