@@ -5,13 +5,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from drivers.errors import DeviceNotAvailable, NodeNotAccessible, SystemCallFailed
 from drivers.system import System
 
+_MODULES = (
+    "amdgpu", "radeon", "nouveau", "nova_core", "nvidia", "nvidia_uvm", "i915", "xe",
+)  # fmt: skip
+_READ_BYTES = 64 << 10
 
-def open_node(system: System, path: str, device: str, missing_remedy: str) -> int:
+Remedy = Callable[[str, Sequence[str]], str]
+"""What to do about a node that is not there: from its path and the graphics modules loaded."""
+
+
+def open_node(system: System, path: str, device: str, remedy_of: Remedy) -> int:
     """Opens a device node; the error says what stands in the way, and what to do."""
     try:
         return system.open(path, os.O_RDWR)
@@ -23,8 +31,9 @@ def open_node(system: System, path: str, device: str, missing_remedy: str) -> in
                 error
             )
         if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
+            sentence, remedy = missing_node(system, path, remedy_of)
             raise DeviceNotAvailable(
-                missing_node(path), device=device, operation="open", remedy=missing_remedy,
+                sentence, device=device, operation="open", remedy=remedy
             ) from error
         raise SystemCallFailed.wrap(error, f"open {path}", device) from error
 
@@ -35,21 +44,25 @@ def close_node(system: System, descriptor: int) -> None:
         system.close(descriptor)
 
 
-def loaded_modules() -> list[str]:
+def loaded_modules(system: System) -> list[str]:
     """The graphics modules that the kernel has loaded."""
-    known = ("amdgpu", "radeon", "nouveau", "nvidia", "i915", "xe")
-    try:
-        with open("/proc/modules", encoding="ascii", errors="replace") as file:
-            return [name for name in (line.split()[0] for line in file) if name in known]
-    except OSError:
-        return []
+    content = b""
+    with contextlib.suppress(OSError):
+        descriptor = system.open("/proc/modules", os.O_RDONLY)
+        try:
+            while part := system.read(descriptor, _READ_BYTES):
+                content += part
+        finally:
+            close_node(system, descriptor)
+    lines = content.decode(errors="replace").splitlines()
+    return [name for name in (line.split(" ")[0] for line in lines) if name in _MODULES]
 
 
-def missing_node(path: str) -> str:
-    """The sentence for a node that is not there, with the graphics modules that are loaded."""
-    return (
-        f"{path} does not exist; loaded graphics modules: {', '.join(loaded_modules()) or 'none'}."
-    )
+def missing_node(system: System, path: str, remedy_of: Remedy) -> tuple[str, str]:
+    """The sentence for a node that is not there, with the graphics modules, and what to do."""
+    modules = loaded_modules(system)
+    names = ", ".join(modules) or "none"
+    return f"{path} does not exist; loaded graphics modules: {names}.", remedy_of(path, modules)
 
 
 def _no_permission(path: str, name: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from drivers.errors import DeviceNotAvailable, HardwareError, UnknownDevice
 from drivers.memory import CachePolicy
 from drivers.native.image import ARCHITECTURES, host_arch
 from drivers.nodes import missing_node
-from drivers.system import System
+from drivers.system import RealSystem, System
 from drivers.timeline import DEFAULT_TIMEOUT_MS
 
 if TYPE_CHECKING:
@@ -92,11 +92,11 @@ def _emulated_boards(kind: str) -> str:
 
 
 def _amd_missing() -> tuple[str, str]:
-    from drivers.amd.abi import KFD_NODE, MISSING_REMEDY
+    from drivers.amd.abi import KFD_NODE, missing_remedy
 
     if _emulated_boards("AMD") or os.path.exists(KFD_NODE):
         return "", ""
-    return missing_node(KFD_NODE), MISSING_REMEDY
+    return missing_node(RealSystem(), KFD_NODE, missing_remedy)
 
 
 @functools.cache
@@ -152,11 +152,11 @@ def _nv_generations() -> dict[str, str]:
 
 
 def _nv_missing() -> tuple[str, str]:
-    from drivers.nv.rm import CONTROL_NODE, MISSING_REMEDY
+    from drivers.nv.rm import CONTROL_NODE, missing_remedy
 
     if _emulated_boards("NV") or os.path.exists(CONTROL_NODE):
         return "", ""
-    return missing_node(CONTROL_NODE), MISSING_REMEDY
+    return missing_node(RealSystem(), CONTROL_NODE, missing_remedy)
 
 
 def _open_nv(name: str, *, system: System | None = None, **options: Any) -> Device:

@@ -21,7 +21,7 @@ from bringup_high import THREADS, Hints, Kernels
 from bringup_steps import Seen, StepFailed, StepSkipped
 from compiler.amdgpu import gpu_target
 from drivers.amd import faults, packets, process
-from drivers.amd.abi import KFD_NODE, MISSING_REMEDY
+from drivers.amd.abi import KFD_NODE, missing_remedy
 from drivers.amd.generations import GENERATIONS, Generation
 from drivers.amd.memory import HOST, VRAM, AmdAllocator, GpuMemory
 from drivers.amd.packets import DataSelect, InterruptSelect
@@ -201,7 +201,7 @@ class Bench:
 
 def permissions(bench: Bench) -> Seen:
     """Whether this user may open the node."""
-    descriptor = open_node(bench.system, KFD_NODE, bench.device, MISSING_REMEDY)
+    descriptor = open_node(bench.system, KFD_NODE, bench.device, missing_remedy)
     bench.system.close(descriptor)
     return Seen(f"{KFD_NODE} opens for reading and writing")
 

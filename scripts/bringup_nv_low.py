@@ -26,7 +26,7 @@ from drivers.nv.board import NvGpu
 from drivers.nv.device import NvDevice
 from drivers.nv.memory import HOST, VIDEO, NvMemory
 from drivers.nv.process import NvProcess, process_of
-from drivers.nv.rm import CONTROL_NODE, MISSING_REMEDY
+from drivers.nv.rm import CONTROL_NODE, missing_remedy
 from drivers.nv.uvm import UVM_NODE
 from drivers.system import RealSystem, System
 from drivers.timeline import memory_view
@@ -88,7 +88,7 @@ class Bench:
 def permissions(bench: Bench) -> Seen:
     """Whether this user may open the nodes."""
     for node in (CONTROL_NODE, UVM_NODE):
-        close_node(bench.system, open_node(bench.system, node, bench.device, MISSING_REMEDY))
+        close_node(bench.system, open_node(bench.system, node, bench.device, missing_remedy))
     return Seen(f"{CONTROL_NODE} and {UVM_NODE} open for reading and writing")
 
 

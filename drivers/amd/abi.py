@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+from collections.abc import Sequence
 from typing import Any, Final
 
 from autogen import kfd
@@ -18,11 +19,16 @@ from drivers.system import System
 KFD_NODE: Final = "/dev/kfd"
 LEAST_MINOR: Final = 9  # the first with AVAILABLE_MEMORY (kfd_ioctl.h, its list of versions)
 AGE_MINOR: Final = 14  # from 1.14 on: event ages, and RUNTIME_ENABLE is expected
-MISSING_REMEDY: Final = (
-    "Load the amdgpu module on a machine with an AMD GPU, or run the emulated board with EMULATE=1."
-)
 _RETRY = (errno.EAGAIN, errno.EINTR)
 _RETRIES: Final = 1000
+
+
+def missing_remedy(path: str, modules: Sequence[str]) -> str:
+    """What to do about a node that is not there."""
+    start = f"In a container give it {path}" if "amdgpu" in modules else (
+        "Load the amdgpu module on a machine with an AMD GPU"
+    )
+    return f"{start}, or run the emulated board with EMULATE=1."
 
 
 class Kfd:
@@ -30,7 +36,7 @@ class Kfd:
 
     def __init__(self, system: System, device: str) -> None:
         self.system, self.device = system, device
-        self.descriptor = open_node(system, KFD_NODE, device, MISSING_REMEDY)
+        self.descriptor = open_node(system, KFD_NODE, device, missing_remedy)
         try:
             version = kfd.struct_kfd_ioctl_get_version_args()
             self.call("GET_VERSION", version)

@@ -10,7 +10,7 @@ import contextlib
 import threading
 from typing import Final
 
-from drivers.amd.abi import AGE_MINOR, MISSING_REMEDY, Kfd
+from drivers.amd.abi import AGE_MINOR, Kfd, missing_remedy
 from drivers.amd.memory import HOST, GpuMemory
 from drivers.amd.topology import GpuNode
 from drivers.blocks import Block
@@ -48,7 +48,7 @@ class KfdProcess:
         with self.lock:
             descriptor = self._renders.get(node.gpu_id)
             if descriptor is None:
-                descriptor = open_node(self.system, node.render_node, device, MISSING_REMEDY)
+                descriptor = open_node(self.system, node.render_node, device, missing_remedy)
                 try:
                     self.kfd.acquire_vm(descriptor, node.gpu_id)
                     if not self._enabled and self.kfd.version >= (1, AGE_MINOR):

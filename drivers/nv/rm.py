@@ -11,6 +11,7 @@ import ctypes
 import errno
 import itertools
 import os
+from collections.abc import Sequence
 from typing import Any, Final
 
 from autogen import nv_555
@@ -20,11 +21,6 @@ from drivers.nv.abi import Abi
 from drivers.system import System
 
 CONTROL_NODE: Final = "/dev/nvidiactl"
-MISSING_REMEDY: Final = (
-    "Load NVIDIA's kernel module on a machine with an NVIDIA GPU (nouveau must not hold it), in a "
-    "container give it the nodes /dev/nvidiactl, /dev/nvidia0 and /dev/nvidia-uvm, or run the "
-    "emulated board with EMULATE=1."
-)
 _READ_WRITE: Final = 3
 _VERSION_PATH: Final = "/proc/driver/nvidia/version"
 _FIRST_HANDLE: Final = 0x7E000001  # clients, which share the numbers, start at 0xC1D00000
@@ -38,6 +34,25 @@ _ERRNO: Final = {
     nv_555.NVOS_STATUS_ERROR_INSUFFICIENT_PERMISSIONS: errno.EACCES,
     nv_555.NVOS_STATUS_ERROR_GPU_IS_LOST: errno.ENODEV,
 }  # fmt: skip
+
+
+def missing_remedy(path: str, modules: Sequence[str]) -> str:
+    """What to do about a node that is not there."""
+    emulate = "or run the emulated board with EMULATE=1."
+    if {"nvidia", "nvidia_uvm"} & set(modules):
+        return (
+            "NVIDIA's module is loaded, but its nodes were not all made: run "
+            f"`sudo nvidia-modprobe -c 0 -u`, in a container give it {path} too, {emulate}"
+        )
+    if others := [module for module in modules if module in ("nouveau", "nova_core")]:
+        return (
+            f"{others[0]} holds the GPU: install NVIDIA's open kernel modules, start with "
+            f"`modprobe.blacklist={others[0]}` on the kernel's command line, {emulate}"
+        )
+    return (
+        "Load NVIDIA's kernel modules on a machine with an NVIDIA GPU, in a container give it "
+        f"the nodes /dev/nvidiactl, /dev/nvidia0 and /dev/nvidia-uvm, {emulate}"
+    )
 
 
 def check_status(status: int, operation: str, device: str) -> None:
@@ -59,7 +74,7 @@ class Rm:
         self.system, self.device = system, device
         self._handles = itertools.count(_FIRST_HANDLE)
         self._process = os.getpid()
-        self.descriptor = open_node(system, CONTROL_NODE, device, MISSING_REMEDY)
+        self.descriptor = open_node(system, CONTROL_NODE, device, missing_remedy)
         try:
             self.abi = Abi(self._version(), device)
             self.client = 0
@@ -182,7 +197,7 @@ class Rm:
 
     def open_for_mapping(self, path: str) -> int:
         """A node once more: a descriptor maps one object. A GPU's is tied to this control node."""
-        descriptor = open_node(self.system, path, self.device, MISSING_REMEDY)
+        descriptor = open_node(self.system, path, self.device, missing_remedy)
         if path == CONTROL_NODE:
             return descriptor
         try:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from drivers.errors import SystemCallFailed
 from drivers.nodes import close_node, open_node
-from drivers.nv.rm import MISSING_REMEDY, Rm, check_status
+from drivers.nv.rm import Rm, check_status, missing_remedy
 
 UVM_NODE: Final = "/dev/nvidia-uvm"
 _READ_WRITE_ATOMIC: Final = 1  # uvm_types.h, UvmGpuMappingTypeReadWriteAtomic
@@ -23,10 +23,10 @@ class Uvm:
     def __init__(self, rm: Rm) -> None:
         self.rm, self.system, self.device = rm, rm.system, rm.device
         self._second = -1
-        self.descriptor = open_node(self.system, UVM_NODE, self.device, MISSING_REMEDY)
+        self.descriptor = open_node(self.system, UVM_NODE, self.device, missing_remedy)
         try:
             self.call("UVM_INITIALIZE")
-            self._second = open_node(self.system, UVM_NODE, self.device, MISSING_REMEDY)
+            self._second = open_node(self.system, UVM_NODE, self.device, missing_remedy)
             # Keeps memory of the process's threads; drivers before 515 and sandboxes lack it.
             with contextlib.suppress(SystemCallFailed):
                 self.call("UVM_MM_INITIALIZE", self._second, uvmFd=self.descriptor)

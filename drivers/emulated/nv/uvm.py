@@ -394,9 +394,11 @@ class UvmFile(OpenFile):
     def _free(self, params: Any, call: Call) -> None:
         for found in self._space.ranges:
             if found.start == params.base and found.channel is None:
+                size = found.end - found.start
+                length = getattr(params, "length", size)  # since 590 nobody says it
                 require(
-                    found.end - found.start == params.length, Status.INVALID_ADDRESS,
-                    f"the range has {found.end - found.start:#x} bytes, not {params.length:#x}",
+                    length == size, Status.INVALID_ADDRESS,
+                    f"the range has {size:#x} bytes, not {length:#x}",
                 )
                 self._space.free(found)
                 return

@@ -9,7 +9,9 @@ import os
 import pytest
 
 from drivers import open_device
+from drivers.emulated.nv.abi import VERSIONS
 from drivers.errors import ArgumentMismatch, DeviceFault, DeviceHang, ForkedProcess
+from drivers.nv.abi import BRANCHES
 from drivers.nv.channel import LENGTH_LIMIT, gpfifo_entry
 from drivers.variables import Var
 
@@ -136,17 +138,39 @@ def test_closing_gives_everything_back_and_opening_again_works(board_device) -> 
     assert gpu.memory_bytes()[1] == free
 
 
-@pytest.mark.parametrize(
-    "machine", ["sm_90,driver=535.261.03", "sm_90,driver=580.95.05", "sm_90,container"]
-)
-def test_other_branches_and_containers_will_do(machine, monkeypatch) -> None:
-    monkeypatch.setenv("EMULATE", machine)
-    with open_device("NV") as device, open_device("LLVM") as processor:
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_every_branch_will_do(branch, monkeypatch) -> None:
+    """The board insists on the structures of its branch, from opening to closing."""
+    version = next(each for each in VERSIONS if each.startswith(f"{branch}."))
+    monkeypatch.setenv("EMULATE", f"sm_90,driver={version}")
+    with open_device("NV") as device:
+        assert device.gpu.rm.abi.version == version
+        works(device)
+        gpu = device.gpu
+        device.trim()
+        before = gpu.memory_bytes()[1]
+        large = device.alloc(9 << 20)
+        assert gpu.memory_bytes()[1] < before
+        del large
+        gc.collect()
+        device.trim()
+        assert gpu.memory_bytes()[1] == before
+
+
+def works(device) -> None:
+    """A copy, and a semaphore in a page of the process."""
+    with open_device("LLVM") as processor:
         mark = processor.timeline("mark")
         source, target = filled(device, b"\x5a" * 5000), device.alloc(5000)
         commands = device.compute_queue().commands().copy(target, source).signal(mark.point(3))
         commands.submit().wait()
         assert target.cpu_view() == source.cpu_view() and mark.value == 3
+
+
+def test_a_container_will_do(monkeypatch) -> None:
+    monkeypatch.setenv("EMULATE", "sm_90,container")
+    with open_device("NV") as device:
+        works(device)
 
 
 def test_kernels_are_not_for_copy_queues_nor_for_strange_machines(nv_device) -> None:

@@ -88,7 +88,7 @@ def test_an_unknown_version_is_refused_by_name_with_the_known_ones(version: str)
 @pytest.mark.parametrize(
     ("number", "kind", "sentence"),
     [
-        (errno.ENOENT, DeviceNotAvailable, "/dev/nvidiactl does not exist.*nouveau"),
+        (errno.ENOENT, DeviceNotAvailable, "/dev/nvidiactl does not exist.*EMULATE=1"),
         (errno.EACCES, NodeNotAccessible, r"Cannot open /dev/nvidiactl \(EACCES\)"),
         (errno.EMFILE, SystemCallFailed, r"open /dev/nvidiactl failed \(EMFILE\)"),
     ],
