@@ -29,6 +29,8 @@ class Features:
     `host_access`: the host reads and writes its buffers in place. `waits_for`: whose Points
     its queues await without help ('host' means every timeline in this process's memory).
     `separate_copy_engine`: a copy queue does not take time from compute queues.
+    `pin_to_read_bytes`, `pin_to_write_bytes`: from which size on a copy queue and `host_buffer`
+    move bytes to and from the host's memory faster than the host itself does; 0: never.
     """
 
     host_access: bool
@@ -36,6 +38,8 @@ class Features:
     separate_copy_engine: bool
     timestamp_ns: float
     queues: int
+    pin_to_read_bytes: int = 0
+    pin_to_write_bytes: int = 0
 
 
 class Device(ABC):
@@ -66,6 +70,7 @@ class Device(ABC):
     def host_buffer(self, address: int, size_bytes: int, owner: object) -> Buffer:
         """Memory of this process as a buffer, not copied; `owner` is held as long as it is used.
 
+        Whoever has waited for all that uses it may let go of it with its storage's `release`.
         Raises ArgumentMismatch where the device cannot compute in the host's memory.
         """
         raise ArgumentMismatch(

@@ -133,6 +133,10 @@ class HostMemory(Storage):
         self.address, self.size_bytes, self.owner = address, size_bytes, owner
         self.allocator = self._chunk = None
 
+    def release(self) -> None:
+        """Lets go of it now, because nothing in flight uses it."""
+        self.owner = None
+
     def __del__(self, exiting: Callable[[], bool] = sys.is_finalizing) -> None:
         if not exiting():
             owner = self.owner

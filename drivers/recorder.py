@@ -13,6 +13,7 @@ Memory is mapped in a range that other programs have free, so that a replay find
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import threading
 import time
@@ -154,6 +155,7 @@ class Recorder(StackedSystem):
             user = marshal.user_range(request, bytearray(before))
             if user is not None:
                 if not self._is_mapped(*user):
+                    self._check_user(*user)
                     self._put(UserMemory(*user))
                 self._memory.watch(*user)
             if marshal.steady(request):
@@ -213,6 +215,13 @@ class Recorder(StackedSystem):
         address = -(-self._next // grain) * grain
         self._next = address + -(-size_bytes // PAGE_BYTES) * PAGE_BYTES
         return address
+
+    def _check_user(self, address: int, size_bytes: int) -> None:
+        """Refuses what a replay could not place; drivers copy it then."""
+        if size_bytes > PAGE_BYTES:
+            raise OSError(
+                errno.EPERM, f"{size_bytes} bytes at {address:#x}, which were not mapped here"
+            )
 
     def _is_mapped(self, address: int, size_bytes: int) -> bool:
         return any(

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
+import numpy as np
+
 from compiler.ir import Op
 from compiler.target import Target
 from drivers import Point, Program, Timestamp, Var
@@ -19,6 +21,7 @@ from tinyhw.errors import VariableError
 from tinyhw.memory_plan import plan_memory
 from tinyhw.prepare import rebuilt, walk
 from tinyhw.schedule import CopyCall, Item, KernelCall, Schedule, schedule
+from tinyhw.transfer import copy_in, copy_out
 
 # How many commands are handed to a queue at once; its ring has room for more.
 BATCH = 256
@@ -136,7 +139,10 @@ def copy_bytes(destination: storage.Held, source: storage.Held) -> None:
     else:
         for runtime in (sender, receiver):
             runtime.device.synchronize()
-        destination.buffer.cpu_view()[:] = source.buffer.cpu_view()
+        if Device.is_processor(receiver.name):
+            copy_out(source.buffer, np.frombuffer(destination.buffer.cpu_view(), np.uint8))
+        else:
+            copy_in(destination.buffer, np.frombuffer(source.buffer.cpu_view(), np.uint8))
     if DEBUG >= 2:
         size_bytes = source.buffer.size_bytes
         print(f"copy {source.buffer.device} -> {destination.buffer.device}: {size_bytes} bytes")

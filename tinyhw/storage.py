@@ -4,7 +4,8 @@ A BUFFER node is a name; its memory is allocated at its first use and goes back 
 allocator when nothing refers to the node any more (the driver waits for what is in flight).
 What comes from the host is copied, so that changing an array afterwards changes no tensor;
 only what is lent (dlpack.py) or mapped from a file is used where it lies.
-What goes to the host is a view: reading costs a wait, not a copy.
+What goes to the host is a view where it may be one: reading costs a wait, not a copy. How arrays
+are copied is in transfer.py.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from drivers import Buffer, Point
 from drivers import Device as Opened
 from tinyhw.device import Device
 from tinyhw.errors import DtypeError, JitError, TensorError
+from tinyhw.transfer import bytes_of, copy_in, copy_out
 
 Data: TypeAlias = "bytes | bytearray | memoryview"
 
@@ -76,7 +78,7 @@ def _of_bytes(opened: Opened, device: str, data: Data, dtype: DType) -> Buffer:
     if Device.is_processor(device) and raw.flags.writeable and not address % dtype.itemsize:
         return opened.host_buffer(address, raw.size, raw)
     buffer = opened.alloc(raw.size)
-    np.frombuffer(buffer.cpu_view(), np.uint8)[...] = raw
+    copy_in(buffer, raw)
     return buffer
 
 
@@ -129,8 +131,11 @@ def from_numpy(array: np.ndarray[Any, Any], dtype: DType, device: str | None = N
             operation="from_numpy",
         )
     node = allocate(dtype, array.size, device)
-    memory = np.frombuffer(held(node).buffer.cpu_view(), array.dtype)
-    memory.reshape(array.shape)[...] = array
+    buffer = held(node).buffer
+    if array.flags.c_contiguous:
+        copy_in(buffer, bytes_of(array))
+    else:
+        np.frombuffer(buffer.cpu_view(), array.dtype).reshape(array.shape)[...] = array
     return node
 
 
@@ -143,7 +148,7 @@ def from_bytes(data: Data, dtype: DType, device: str | None = None) -> Node:
             operation="from_bytes",
         )
     node = allocate(dtype, raw.size // dtype.itemsize, device)
-    np.frombuffer(held(node).buffer.cpu_view(), np.uint8)[...] = raw
+    copy_in(held(node).buffer, raw)
     return node
 
 
@@ -165,6 +170,16 @@ def read(node: Node) -> memoryview:
     The memory itself, not a copy, and writable: it changes with later kernels that write the
     BUFFER, and stays allocated for as long as the view is held.
     """
+    return _finished(node).cpu_view()
+
+
+def read_into(node: Node, array: np.ndarray[Any, Any]) -> None:
+    """Copies a BUFFER's first elements to an array in row-major order, as many as it has."""
+    copy_out(_finished(node), bytes_of(array))
+
+
+def _finished(node: Node) -> Buffer:
+    """The memory of a BUFFER, once everything that writes it has finished."""
     if ReadGuard.forbidden:
         raise JitError(
             "A tensor's values are read while TinyJit captures: a replay could not give Python "
@@ -174,7 +189,7 @@ def read(node: Node) -> memoryview:
         )
     memory = held(node)
     memory.wait()
-    return memory.buffer.cpu_view()
+    return memory.buffer
 
 
 NUMPY_TYPES: Final = {

@@ -136,9 +136,10 @@ class Tensor(Names):
         if self.dtype is dtypes.bfloat16:
             return self.cast(dtypes.float32).numpy()
         shape = self._fixed_shape()
-        if 0 in shape:
-            return np.empty(shape, self.dtype.name)
-        return np.frombuffer(self._bytes(), self.dtype.name).reshape(shape).copy()
+        array = np.empty(shape, self.dtype.name)
+        if array.size:
+            storage.read_into(self._stored(), array)
+        return array
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         array = self.numpy()

@@ -19,7 +19,7 @@ from drivers.amd import process
 from drivers.amd.clock import AmdTimestamp, GpuClock
 from drivers.amd.events import Interrupts
 from drivers.amd.generations import GENERATIONS
-from drivers.amd.memory import HOST, REGISTERS, AmdAllocator, GpuMemory
+from drivers.amd.memory import HOST, REGISTERS, AmdAllocator, GpuMemory, PinnedMemory
 from drivers.amd.program import AmdProgram
 from drivers.amd.queue import AmdQueue
 from drivers.amd.topology import GpuNode, find_gpus
@@ -32,6 +32,11 @@ from drivers.queue import Timestamp
 from drivers.system import MAP_SHARED, PAGE_BYTES, PROT_READ, PROT_WRITE, System
 from drivers.timeline import DEFAULT_TIMEOUT_MS, Home
 
+# Four ioctls, two page walks and a submission take some 0.1 ms. The processor reads VRAM over the
+# bus a word at a time, uncached, at some 0.1 GB/s; it writes combined, some 10 GB/s of PCIe's 25.
+# Estimates: nobody has measured them on silicon.
+_PIN_TO_READ_BYTES: Final = 256 << 10
+_PIN_TO_WRITE_BYTES: Final = 4 << 20
 _DOORBELL_PAGE_BYTES: Final = 0x2000  # kfd_doorbell.c: 1024 doorbells of 8 bytes for a process
 
 
@@ -48,7 +53,6 @@ class AmdDevice(GpuDevice):
         cache_policy: CachePolicy | None = None,
     ) -> None:
         super().__init__(name, timeout_ms)
-        self._pinned: dict[int, Block] = {}
         self._doorbells = 0
         self._registers: Block | None = None
         self._process = process.process_of(system)
@@ -72,6 +76,7 @@ class AmdDevice(GpuDevice):
             host_access=True, waits_for=("host", "AMD", "LLVM", "CLANG"),
             separate_copy_engine=True, timestamp_ns=1e9 / self.generation.clock_hz,
             queues=min(QUEUES, self.node.copy_queues),
+            pin_to_read_bytes=_PIN_TO_READ_BYTES, pin_to_write_bytes=_PIN_TO_WRITE_BYTES,
         )
         self.start()
 
@@ -125,9 +130,20 @@ class AmdDevice(GpuDevice):
     def pin(self, page: int) -> int:
         """Lets the GPU reach a page of the process, until the device is closed."""
         with self._lock:
-            if page not in self._pinned:
-                self._pinned[page] = self.gpu_memory.pin(page, PAGE_BYTES)
+            if page not in self.gpu_memory.pinned:
+                self.gpu_memory.pin(page, PAGE_BYTES)
         return page
+
+    def host_buffer(self, address: int, size_bytes: int, owner: object) -> Buffer:
+        """Whole pages of the process's memory as a buffer, which the GPU reaches over the bus.
+
+        Its copy engine moves them at the bus's speed, kernels may use them too. They are the
+        process's again when the buffer has been dropped and nothing in flight uses it, or with
+        the device. Errors: `GpuMemory.pin`.
+        """
+        self.check_usable()
+        storage = PinnedMemory(self.gpu_memory, address, size_bytes, owner)
+        return Buffer(self.name, storage, address, size_bytes)
 
     # ---- what every GPU's device asks of it ----
 
@@ -155,7 +171,10 @@ class AmdDevice(GpuDevice):
 
     def reaches(self, buffer: Buffer) -> bool:
         """Whether its queues may use a buffer: its own, and those of GPUs that are its peers."""
-        owner = buffer.storage.allocator
+        storage = buffer.storage
+        if isinstance(storage, PinnedMemory):
+            return storage.memory is self.gpu_memory
+        owner = storage.allocator
         return owner is self.allocator or (
             isinstance(owner, AmdAllocator) and owner.memory.kfd is self.kfd
             and owner.memory.node.number in (self.node.number, *self.node.peers)
@@ -167,6 +186,8 @@ class AmdDevice(GpuDevice):
         if owner is self.allocator:
             return buffer.gpu_addr
         address = super().reachable(buffer)
+        if isinstance(buffer.storage, PinnedMemory):
+            return address
         assert isinstance(owner, AmdAllocator)
         owner.memory.share(owner.memory.blocks[buffer.storage.mapping], self.node.gpu_id)
         return address
@@ -183,10 +204,9 @@ class AmdDevice(GpuDevice):
 
     def release(self) -> None:
         """Gives back pinned pages, doorbells and events."""
-        for block in self._pinned.values():
+        for block in list(self.gpu_memory.pinned.values()):
             with contextlib.suppress(HardwareError):
                 self.gpu_memory.unpin(block)
-        self._pinned.clear()
         if self._doorbells:
             with contextlib.suppress(OSError):
                 self.system.munmap(self._doorbells, _DOORBELL_PAGE_BYTES)

@@ -35,12 +35,7 @@ from drivers.emulated.protocol import (
 )
 from drivers.emulated.user_memory import UserMemory, read_memory, write_memory
 from drivers.marshal import kfd
-from drivers.system import (
-    PAGE_BYTES,
-    RealSystem,
-    StackedSystem,
-    System,
-)
+from drivers.system import RealSystem, StackedSystem, System
 
 DEFAULT_BOARD = "gfx1100"
 VENDORS = {"gfx": "amd", "sm_": "nv"}  # by how the names of boards begin
@@ -166,7 +161,7 @@ class EmulatedSystem(StackedSystem):
         self.process: _Process | None = None
         self.owner = os.getpid()
         self.opened: dict[int, _Open] = {}
-        self.user_memory = UserMemory()
+        self.user_memory, self.adopting = UserMemory(), threading.Lock()
         self.shared: list[int] = []  # descriptors of the backing of each GPU
         self._told = 0  # lines of the log
         self._finalizer: weakref.finalize[..., EmulatedSystem] | None = None
@@ -322,7 +317,7 @@ class EmulatedSystem(StackedSystem):
         found = self._lookup(descriptor)
         if found is None:
             return super().ioctl(descriptor, request, argument)
-        given, arrays, files, alias = bytearray(), [], [], 0
+        given, arrays, files = bytearray(), [], []
         marshal = MARSHALS.get(self.vendor)
         if marshal is not None:
             given += read_memory(argument, request >> 16 & 0x3FFF)
@@ -332,7 +327,16 @@ class EmulatedSystem(StackedSystem):
                 for place in marshal.descriptors(request, given)
             ]
             user = marshal.user_range(request, given)
-            alias = self._alias(*user) if user is not None else 0
+            if user is not None:
+                with self.adopting:  # two for the same pages would find neither shared
+                    alias = self._alias(user[0], user[1], writable=True)
+                    return self._send(found, request, alias, argument, given, arrays, files)
+        return self._send(found, request, 0, argument, given, arrays, files)
+
+    def _send(
+        self, found: _Open, request: int, alias: int, argument: int, given: bytearray,
+        arrays: list[tuple[int, int, int]], files: list[bytes],
+    ) -> int:
         parts = [IOCTL_REQUEST.pack(found.number, request, alias, argument), bytes(given),
                  len(arrays).to_bytes(4, "little")]
         parts += [
@@ -348,15 +352,12 @@ class EmulatedSystem(StackedSystem):
         found = self._lookup(number)
         return found.number if found is not None else 0
 
-    def _alias(self, address: int, size_bytes: int) -> int:
+    def _alias(self, address: int, size_bytes: int, writable: bool = False) -> int:
         """One more than the backing offset of user memory that is shared already, or 0.
 
-        Raises OSError(EFAULT) for memory that is not there.
+        Raises OSError for memory that is not there, or cannot be shared.
         """
-        if address % PAGE_BYTES == 0:
-            for page in range(address, address + size_bytes, PAGE_BYTES):
-                read_memory(page, 1)
-        known = self.user_memory.find(address, size_bytes)
+        known = self.user_memory.find(address, size_bytes, writable)
         return 0 if known is None else known + 1
 
     def _finish(
@@ -378,7 +379,7 @@ class EmulatedSystem(StackedSystem):
             elif action == Action.ADOPT:
                 self.user_memory.adopt(address, size_bytes, self.shared[gpu], offset)
             elif action == Action.RETURN:
-                self.user_memory.give_back(address, size_bytes, offset)
+                self.user_memory.give_back(address, size_bytes, self.shared[gpu])
         write_memory(argument, bytes(changed))
         if error:
             raise OSError(error, os.strerror(error) if error < 500 else "ENOTSUPP")

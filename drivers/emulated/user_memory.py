@@ -2,7 +2,8 @@
 
 A user pointer is memory that the program has already. The board sees it after its pages have
 moved into the board's file, mapped at the same address: same content, same address, shared.
-When the allocation is freed they become private pages again.
+When the allocation is freed they become private pages again. Whoever reads meanwhile finds what is
+there; what somebody writes in one of these two moments may be lost.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import os
 import threading
 from dataclasses import dataclass
 
+from drivers.emulated.memory import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
 from drivers.system import (
     MAP_ANONYMOUS,
+    MAP_FIXED,
     MAP_PRIVATE,
     MAP_SHARED,
     PROT_READ,
@@ -23,7 +26,7 @@ from drivers.system import (
     libc,
 )
 
-MAP_FIXED = 0x10  # Linux, asm-generic/mman-common.h
+MREMAP_MAYMOVE, MREMAP_FIXED = 1, 2  # linux/mman.h
 
 
 class _Vector(ctypes.Structure):
@@ -96,11 +99,29 @@ class UserMemory:
                 raise OSError(errno.EBUSY, f"part of {address:#x} is shared already")
         return None
 
-    def find(self, address: int, size_bytes: int) -> int | None:
-        """The offset in the file of a range that is shared already, as part or whole."""
+    def find(self, address: int, size_bytes: int, writable: bool = False) -> int | None:
+        """The offset in the file of a range that is shared already, as part or whole.
+
+        Raises OSError for one that is not and could not be. As hmm_range_fault does: EFAULT where
+        nothing is mapped, or nothing that may be read; EPERM where it is to be written and may
+        not. And EPERM for mapped files, whose pages would not be the file's any more.
+        """
         with self.lock:
             known = self._holder(address, size_bytes)
-            return None if known is None else known.offset + address - known.address
+        if known is not None:
+            return known.offset + address - known.address
+        at, end = address, address + size_bytes
+        for low, high, protection, inode in _mappings(at, end):
+            if low > at or "r" not in protection:
+                break
+            if writable and "w" not in protection:
+                raise OSError(errno.EPERM, f"{at:#x} is mapped {protection}")
+            if inode:
+                raise OSError(errno.EPERM, f"a file is mapped at {at:#x}")
+            at = high
+        if at < end:
+            raise OSError(errno.EFAULT, f"nothing that may be read is mapped at {at:#x}")
+        return None
 
     def adopt(self, address: int, size_bytes: int, descriptor: int, offset: int) -> None:
         """Moves pages into the file; who writes to them at that moment may lose the write."""
@@ -123,7 +144,7 @@ class UserMemory:
             inode = os.fstat(descriptor).st_ino
             self.ranges.append(_Shared(address, size_bytes, offset, inode))
 
-    def give_back(self, address: int, size_bytes: int, offset: int) -> None:
+    def give_back(self, address: int, size_bytes: int, descriptor: int) -> None:
         """Makes pages private again, where they are still those of the file."""
         with self.lock:
             known = self._holder(address, size_bytes)
@@ -133,28 +154,40 @@ class UserMemory:
             if known.uses:
                 return
             self.ranges.remove(known)
-            for start, end in _still_mapped(known):
-                content = ctypes.string_at(start, end - start)
-                self.system.mmap(
-                    end - start, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0, start,
-                )
-                ctypes.memmove(start, content, end - start)
+            last = known.address + known.size_bytes
+            for low, high, _, inode in _mappings(known.address, last):
+                if inode == known.inode:  # else the program has mapped it anew since
+                    start, end = max(low, known.address), min(high, last)
+                    self._make_private(start, end - start)
+            libc().fallocate(
+                descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                ctypes.c_int64(known.offset), ctypes.c_int64(known.size_bytes),
+            )
+
+    def _make_private(self, address: int, size_bytes: int) -> None:
+        """Puts a copy of the pages in their place, in one step."""
+        copy = self.system.mmap(
+            size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0
+        )
+        ctypes.memmove(copy, address, size_bytes)
+        moved = libc().mremap(
+            ctypes.c_void_p(copy), ctypes.c_size_t(size_bytes), ctypes.c_size_t(size_bytes),
+            MREMAP_MAYMOVE | MREMAP_FIXED, ctypes.c_void_p(address),
+        )
+        if moved == -1:
+            number = ctypes.get_errno()
+            raise OSError(number, f"mremap: {os.strerror(number)}")
 
 
-def _still_mapped(shared: _Shared) -> list[tuple[int, int]]:
-    """The parts of a range that the program has not mapped anew since."""
+def _mappings(address: int, end: int) -> list[tuple[int, int, str, int]]:
+    """(start, end, protection, inode) of what is mapped between two addresses, in order."""
     found = []
-    last = shared.address + shared.size_bytes
-    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
-        for line in maps:
-            span, _, offset, _, inode = line.split(maxsplit=5)[:5]
-            low, high = (int(number, 16) for number in span.split("-"))
-            start, end = max(low, shared.address), min(high, last)
-            if start >= end or int(inode) != shared.inode:
-                continue
-            if int(offset, 16) - low == shared.offset - shared.address:
-                found.append((start, end))
+    with open("/proc/self/maps", "rb") as maps:
+        for line in maps.read().splitlines():
+            span, protection, _, _, inode = line.split(maxsplit=5)[:5]
+            low, high = (int(number, 16) for number in span.split(b"-"))
+            if low >= end:
+                break
+            if high > address:
+                found.append((low, high, protection.decode(), int(inode)))
     return found
-
-

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from autogen import kfd
+from drivers.system import PAGE_BYTES
 
 ARRAY_BYTES_LIMIT = 1 << 20
 
@@ -65,14 +66,16 @@ def descriptors(request: int, given: bytearray) -> list[int]:
 
 
 def user_range(request: int, given: bytearray) -> tuple[int, int] | None:
-    """The program's own memory that an allocation is to be made of."""
+    """The pages of the program's own memory that an allocation is to be made of."""
     if request & 0xFF != kfd.AMDKFD_IOC_ALLOC_MEMORY_OF_GPU & 0xFF:
         return None
     args = _parse(_ALLOCATE, given)
     kinds = kfd.KFD_IOC_ALLOC_MEM_FLAGS_VRAM | kfd.KFD_IOC_ALLOC_MEM_FLAGS_GTT
     if args.flags & kinds or not args.flags & kfd.KFD_IOC_ALLOC_MEM_FLAGS_USERPTR:
         return None
-    return (args.mmap_offset, args.size) if args.mmap_offset else None
+    if not args.mmap_offset or not args.size:
+        return None
+    return args.mmap_offset & -PAGE_BYTES, -(-args.size // PAGE_BYTES) * PAGE_BYTES
 
 
 # ---- what recordings need besides ----

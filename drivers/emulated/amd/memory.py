@@ -99,16 +99,18 @@ def allocate(process: KfdProcess, args: Any, call: Call) -> None:
         offset = call.alias
     else:
         offset = backing.allocate(held)
+    # A user pointer means the page it lies in (hmm_range_fault goes from page to page).
+    user_address = args.mmap_offset & -PAGE_BYTES if kind == USERPTR else 0
     number = process.next_handle[gpu.index]
     process.next_handle[gpu.index] += 1
     handle = gpu.gpu_id << 32 | number
     allocation = Allocation(
         gpu.index, handle, args.va_addr, size, flags, offset, held, descriptor,
-        args.mmap_offset if kind == USERPTR else 0,
+        user_address,
     )
     process.allocations[handle] = allocation
     if kind == USERPTR:
-        call.act(Action.ADOPT, gpu.index, args.mmap_offset, held, offset)
+        call.act(Action.ADOPT, gpu.index, user_address, held, offset)
     else:
         args.mmap_offset = offset
     args.handle = handle

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import tempfile
+import threading
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from autogen import kfd
 from drivers.emulated.amd.boards import BOARDS
 from drivers.emulated.system import EmulatedSystem
-from drivers.system import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED
+from drivers.system import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED, PROT_READ
 from test.drivers.emulated.kfd_client import HOST, PATIENCE_S, RW, TOPOLOGY, VISIBLE, Client, F
 
 
@@ -253,6 +255,100 @@ def test_a_user_pointer_to_nothing_is_a_fault(client: Client) -> None:
     client.system.munmap(address, 4096)
 
 
+@pytest.mark.parametrize(("number", "protection"), [(errno.EPERM, PROT_READ), (errno.EFAULT, 0)])
+def test_a_user_pointer_to_what_may_not_be_written_is_refused(
+    client: Client, number: int, protection: int
+) -> None:
+    address = client.system.mmap(8192, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    client.system.mprotect(address + 4096, 4096, protection)
+    refused(number, client, "ALLOC_MEMORY_OF_GPU", va_addr=address, size=8192,
+            mmap_offset=address, flags=F["USERPTR"] | F["WRITABLE"], gpu_id=client.gpu_ids[0])
+    client.system.munmap(address, 8192)
+
+
+def test_a_user_pointer_to_a_file_is_refused_and_the_file_unharmed(client: Client) -> None:
+    with tempfile.TemporaryFile() as file:
+        file.write(bytes(8192))
+        file.flush()
+        address = client.system.mmap(8192, RW, MAP_SHARED, file.fileno(), 0)
+        refused(errno.EPERM, client, "ALLOC_MEMORY_OF_GPU", va_addr=address, size=8192,
+                mmap_offset=address, flags=F["USERPTR"] | F["WRITABLE"], gpu_id=client.gpu_ids[0])
+        ctypes.memmove(address, b"still", 5)
+        file.seek(0)
+        assert file.read(5) == b"still"
+        client.system.munmap(address, 8192)
+
+
+def test_an_unaligned_user_pointer_means_its_page(client: Client) -> None:
+    """The address of the GPU must be a page's: the kernel sees that when it is mapped."""
+    address = client.system.mmap(8192, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    ctypes.memmove(address, b"first", 5)
+    flags = F["USERPTR"] | F["WRITABLE"]
+    wrong = client.call("ALLOC_MEMORY_OF_GPU", va_addr=address + 8, size=100, flags=flags,
+                        mmap_offset=address + 8, gpu_id=client.gpu_ids[0])
+    with pytest.raises(OSError, match="Invalid argument"):
+        client.map(wrong.handle, 0)
+    client.call("FREE_MEMORY_OF_GPU", handle=wrong.handle)
+    args = client.call("ALLOC_MEMORY_OF_GPU", va_addr=client.reserve(4096), size=100, flags=flags,
+                       mmap_offset=address + 8, gpu_id=client.gpu_ids[0])
+    client.map(args.handle, 0)
+    assert ctypes.string_at(address, 5) == b"first"
+    client.unmap(args.handle, 0)
+    client.call("FREE_MEMORY_OF_GPU", handle=args.handle)
+    assert ctypes.string_at(address, 5) == b"first"
+    client.system.munmap(address, 8192)
+
+
+def test_who_reads_a_user_pointers_pages_never_sees_them_empty(client: Client) -> None:
+    size, looks, ended = 1 << 18, 0, False
+    address = client.system.mmap(size, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    ctypes.memset(address, 0x5A, size)
+    wrong: list[int] = []
+
+    def look() -> None:
+        nonlocal looks
+        while not ended:
+            if ctypes.string_at(address + size - 8, 8) != b"\x5a" * 8:
+                wrong.append(looks)
+            looks += 1
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    blocks = os.fstat(client.system.shared[0]).st_blocks
+    for _ in range(50):
+        args = client.call("ALLOC_MEMORY_OF_GPU", va_addr=address, size=size, mmap_offset=address,
+                           flags=F["USERPTR"] | F["WRITABLE"], gpu_id=client.gpu_ids[0])
+        client.call("FREE_MEMORY_OF_GPU", handle=args.handle)
+    ended = True
+    reader.join(PATIENCE_S)
+    assert looks and not wrong
+    assert os.fstat(client.system.shared[0]).st_blocks == blocks  # the file keeps none of it
+    client.system.munmap(address, size)
+
+
+def test_threads_may_share_the_same_pages(client: Client) -> None:
+    address = client.system.mmap(4096, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    ctypes.memset(address, 0x77, 4096)
+    failures: list[str] = []
+
+    def share() -> None:
+        for _ in range(50):
+            args = client.call("ALLOC_MEMORY_OF_GPU", va_addr=address, size=4096, flags=flags,
+                               mmap_offset=address, gpu_id=client.gpu_ids[0])
+            client.call("FREE_MEMORY_OF_GPU", handle=args.handle)
+            if ctypes.string_at(address, 4096) != b"\x77" * 4096:
+                failures.append("lost")
+
+    flags = F["USERPTR"] | F["WRITABLE"]
+    threads = [threading.Thread(target=share) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert not failures and not client.system.user_memory.ranges
+    client.system.munmap(address, 4096)
+
+
 def test_the_last_close_gives_everything_back(system: EmulatedSystem) -> None:
     client = Client(system)
     before = client.call("AVAILABLE_MEMORY", gpu_id=client.gpu_ids[0]).available
@@ -264,8 +360,6 @@ def test_the_last_close_gives_everything_back(system: EmulatedSystem) -> None:
 
 
 def test_calls_of_many_threads_are_answered_beside_each_other(client: Client) -> None:
-    import threading
-
     event = client.create_event().event_id
     results = []
     waiting = threading.Thread(target=lambda: results.append(client.wait(event)[0]))

@@ -1,0 +1,168 @@
+"""Memory of the process that a GPU reaches where it is: user pointers, through the driver."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import gc
+import mmap
+import os
+import tempfile
+
+import numpy as np
+import pytest
+
+from drivers import open_device
+from drivers.errors import ArgumentMismatch, DeviceClosed, SystemCallFailed
+from drivers.memory import HostMemory
+from drivers.system import PAGE_BYTES
+from test.drivers import kernels
+
+
+@pytest.fixture(autouse=True)
+def emulated(monkeypatch):
+    if not os.path.exists("/dev/kfd") and "EMULATE" not in os.environ:
+        monkeypatch.setenv("EMULATE", "gfx1100*4")
+
+
+@pytest.fixture
+def device():
+    with open_device("AMD", timeout_ms=10_000) as opened:
+        yield opened
+
+
+def pages(count: int):
+    """Anonymous memory, and its address."""
+    memory = mmap.mmap(-1, count * PAGE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return memory, ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+def protect(address: int, size_bytes: int, protection: int) -> None:
+    ctypes.CDLL(None).mprotect(
+        ctypes.c_void_p(address), ctypes.c_size_t(size_bytes), ctypes.c_int(protection)
+    )
+
+
+def test_engines_and_kernels_use_the_hosts_memory_where_it_is(device):
+    memory, address = pages(3)
+    numbers = np.frombuffer(memory, np.int64)
+    numbers[:] = range(len(numbers))
+    host = device.host_buffer(address, len(memory), memory)
+    assert (host.gpu_addr, host.size_bytes) == (address, len(memory))
+    there = device.alloc(len(memory))
+    device.copy_queue().commands().copy(there, host).submit().wait()
+    assert there.cpu_view() == memory[:]
+    program = device.load(kernels.add_number(device.target))
+    commands = device.compute_queue().commands()
+    commands.exec(program, (host, there, 5), (len(numbers), 1, 1)).submit().wait()
+    np.testing.assert_array_equal(numbers, np.arange(5, 5 + len(numbers)))
+
+
+def test_memory_that_is_let_go_of_stays_as_it_is_until_nothing_uses_it(device):
+    memory, address = pages(1)
+    gate, queue = device.timeline("gate"), device.copy_queue()
+    there = device.alloc(PAGE_BYTES)
+    there.cpu_view()[:] = b"\x2b" * PAGE_BYTES
+    host = device.host_buffer(address, PAGE_BYTES, memory)
+    point = queue.commands().wait(gate.point(1)).copy(host, there).submit()
+    del host
+    gc.collect()
+    assert address in device.gpu_memory.pinned
+    gate.signal(1)
+    point.wait()
+    device.trim()
+    assert address not in device.gpu_memory.pinned
+    assert memory[:] == b"\x2b" * PAGE_BYTES
+
+
+def test_released_memory_can_be_pinned_again_at_once_and_twice_cannot(device):
+    memory, address = pages(2)
+    for _ in range(3):
+        host = device.host_buffer(address, len(memory), memory)
+        with pytest.raises(SystemCallFailed, match=r"EINVAL.*4\.0 KiB of the host") as refused:
+            device.host_buffer(address, PAGE_BYTES, memory)
+        assert refused.value.errno == errno.EINVAL
+        assert isinstance(host.storage, HostMemory)
+        host.storage.release()
+    assert not device.gpu_memory.pinned
+
+
+@pytest.mark.parametrize(("shift", "size"), [(8, PAGE_BYTES), (0, 100), (0, 0)])
+def test_parts_of_pages_are_refused_with_the_sizes(device, shift, size):
+    memory, address = pages(2)
+    with pytest.raises(ArgumentMismatch, match=f"multiples of 4096 bytes, not {size} bytes at"):
+        device.host_buffer(address + shift, size, memory)
+
+
+@pytest.mark.parametrize(
+    ("number", "protection"), [(errno.EPERM, mmap.PROT_READ), (errno.EFAULT, 0)],
+)
+def test_memory_that_may_not_be_written_is_refused_and_stays(device, number, protection):
+    memory, address = pages(2)
+    memory[:5] = b"first"
+    protect(address + PAGE_BYTES, PAGE_BYTES, protection)
+    with pytest.raises(SystemCallFailed, match=r"8\.0 KiB of the host's memory") as refused:
+        device.host_buffer(address, 2 * PAGE_BYTES, memory)
+    assert refused.value.errno == number
+    assert "mapped for reading and writing" in str(refused.value)
+    protect(address + PAGE_BYTES, PAGE_BYTES, mmap.PROT_READ | mmap.PROT_WRITE)
+    assert memory[:5] == b"first"
+    assert not device.gpu_memory.pinned
+
+
+def test_freed_pages_are_a_bad_address(device):
+    system = device.system
+    address = system.mmap(2 * PAGE_BYTES, 3, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+    system.munmap(address + PAGE_BYTES, PAGE_BYTES)
+    with pytest.raises(SystemCallFailed, match="EFAULT") as refused:
+        device.host_buffer(address, 2 * PAGE_BYTES, None)
+    assert refused.value.errno == errno.EFAULT
+    system.munmap(address, PAGE_BYTES)
+
+
+def test_a_gpus_own_memory_is_no_host_memory(device):
+    buffer = device.alloc(1 << 20)
+    with pytest.raises(SystemCallFailed):
+        device.host_buffer(buffer.cpu_addr & -PAGE_BYTES, PAGE_BYTES, buffer)
+
+
+def test_a_mapped_file_stays_the_files(device):
+    with tempfile.TemporaryFile() as file:
+        file.write(bytes(PAGE_BYTES))
+        file.flush()
+        memory = mmap.mmap(file.fileno(), PAGE_BYTES)
+        try:
+            address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+            host = device.host_buffer(address, PAGE_BYTES, memory)
+        except SystemCallFailed as error:
+            assert error.errno == errno.EPERM  # the emulated board; Linux lets it
+        else:
+            del host
+        memory[:5] = b"there"
+        file.seek(0)
+        assert file.read(5) == b"there"
+
+
+def test_another_gpu_does_not_use_it(device):
+    memory, address = pages(1)
+    host = device.host_buffer(address, PAGE_BYTES, memory)
+    with open_device("AMD:1") as other:
+        assert device.reaches(host) and not other.reaches(host)
+        commands = other.copy_queue().commands().copy(other.alloc(8), host, 8)
+        with pytest.raises(ArgumentMismatch, match="Copy it into a buffer of this device first"):
+            commands.submit()
+
+
+def test_closing_the_device_gives_the_pages_back(device):
+    memory, address = pages(1)
+    memory[:4] = b"kept"
+    with open_device("AMD") as short:
+        host = short.host_buffer(address, PAGE_BYTES, memory)
+    assert memory[:4] == b"kept"
+    with pytest.raises(DeviceClosed):
+        short.host_buffer(address, PAGE_BYTES, memory)
+    again = device.host_buffer(address, PAGE_BYTES, memory)
+    del host, short
+    gc.collect()
+    assert device.gpu_memory.pinned[address].address == again.cpu_addr
+
