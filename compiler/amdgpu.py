@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from compiler.amdgpu_matrix import MATRIX_UNITS
-from compiler.check import check_types
+from compiler.check import check_matrices, check_types
 from compiler.errors import InvalidKernel, UnsupportedObject
-from compiler.ir import Node, Op
+from compiler.ir import Op
 from compiler.linear import LinearKernel
 from compiler.target import Target
 
@@ -89,41 +89,7 @@ def check(kernel: LinearKernel, target: Target) -> None:
                 f"Kernel {kernel.name} has {value} {what}; {target.arch} has at most {limit}.",
                 operation="build",
             )
-    _check_matrices(kernel, target)
-    vectors = _of_matrices(kernel)
-    for node in kernel.body:
-        if node.dtype.lanes > 1 and node not in vectors:
-            raise InvalidKernel(
-                f"Kernel {kernel.name} contains {node.op.name} of {node.dtype!r}; on a GPU "
-                "instructions are those of one thread.",
-                operation="build",
-            )
-
-
-def _check_matrices(kernel: LinearKernel, target: Target) -> None:
-    for node in kernel.body:
-        if node.op is Op.MATRIX and node.arg not in target.matrix_units:
-            raise InvalidKernel(
-                f"Kernel {kernel.name} contains MATRIX by {node.arg.name}, which {target.arch} "
-                "has no instruction for.",
-                operation="build",
-            )
-        if node.op is Op.MATRIX and kernel.block[0] % node.arg.lanes:
-            raise InvalidKernel(
-                f"Kernel {kernel.name} contains MATRIX, for which {kernel.block[0]} threads of a "
-                f"block along x are no whole waves of {node.arg.lanes}.",
-                operation="build",
-            )
-
-
-def _of_matrices(kernel: LinearKernel) -> set[Node]:
-    """Vectors that are a thread's part of a matrix: factors, sums and what sums begin with."""
-    found: set[Node] = set()
-    for node in kernel.body:
-        if node.op is Op.MATRIX:
-            register = node.src[0]
-            found |= {*node.src, register.src[0]}
-    return found | {n for n in kernel.body if n.op is Op.GET and n.src[0] in found}
+    check_matrices(kernel, target)
 
 
 # ---- the kernel descriptor ----

@@ -11,6 +11,7 @@ from compiler.dtype import DType, dtypes
 from compiler.errors import InvalidKernel, UnsupportedType
 from compiler.ir import COMPARE, Node, Op
 from compiler.linear import LinearKernel
+from compiler.target import Target
 
 _KINDS: dict[Op, str] = {
     **dict.fromkeys((Op.ADD, Op.MUL, Op.MAX, Op.WHERE, Op.CAST, *COMPARE), "biuf"),
@@ -37,6 +38,35 @@ def check_types(kernel: LinearKernel) -> None:
         if wrong:
             raise InvalidKernel(
                 f"Kernel {kernel.name} contains {node.op.name} with {wrong}.", operation="build"
+            )
+
+
+def check_matrices(kernel: LinearKernel, target: Target) -> None:
+    """Raises InvalidKernel for vectors and matrix instructions that a GPU's threads do not have."""
+    vectors: set[Node] = set()  # a thread's part of a matrix: factors, sums, what sums begin with
+    for node in kernel.body:
+        if node.op is not Op.MATRIX:
+            continue
+        if node.arg not in target.matrix_units:
+            raise InvalidKernel(
+                f"Kernel {kernel.name} contains MATRIX by {node.arg.name}, which {target.arch} "
+                "has no instruction for.",
+                operation="build",
+            )
+        if kernel.block[0] % node.arg.lanes:
+            raise InvalidKernel(
+                f"Kernel {kernel.name} contains MATRIX, for which {kernel.block[0]} threads of a "
+                f"block along x are no whole waves of {node.arg.lanes}.",
+                operation="build",
+            )
+        vectors |= {*node.src, node.src[0].src[0]}
+    for node in kernel.body:
+        read = node.op is Op.GET and node.src[0] in vectors
+        if node.dtype.lanes > 1 and node not in vectors and not read:
+            raise InvalidKernel(
+                f"Kernel {kernel.name} contains {node.op.name} of {node.dtype!r}; on a GPU "
+                "instructions are those of one thread.",
+                operation="build",
             )
 
 

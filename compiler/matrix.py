@@ -66,7 +66,8 @@ class MatrixUnit(NamedTuple):
     """One matrix instruction: (rows × depth) · (depth × columns), by `lanes` threads together.
 
     `inputs` is the type of A's and B's elements, `sums` that of C and D, with which products are
-    added up. `name` is the back end's, `operand` its type of a lane's part of A and of B.
+    added up. `name` is the back end's, `operand` its type of a lane's part of A and of B, or of the
+    registers that hold it.
     """
 
     name: str

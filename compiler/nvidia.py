@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from compiler.errors import InvalidKernel
 from compiler.ir import Op
+from compiler.nvidia_matrix import MATRIX_UNITS, TF32
 from compiler.target import Target
 
 WARP = 32
@@ -40,14 +41,20 @@ ARCHITECTURES = {
 
 
 @functools.cache
-def gpu_target(arch: str, multiprocessors: int = 0) -> Target:
-    """The Target of `arch`; a driver that knows the board gives its multiprocessors."""
+def gpu_target(arch: str, multiprocessors: int = 0, tf32: bool = False) -> Target:
+    """The Target of `arch`; a driver that knows the board gives its multiprocessors.
+
+    `tf32`: products of float32 may lose 13 bits of their factors' fractions, for tensor cores.
+    """
     if arch not in ARCHITECTURES:
         raise InvalidKernel(
             f"There is no target for {arch}; there are {', '.join(ARCHITECTURES)}.",
             operation="gpu_target",
         )
     known = ARCHITECTURES[arch]
+    units = MATRIX_UNITS[arch]
+    if tf32 and arch != "sm_75":
+        units += (TF32,)
     return Target(
         "nvrtc",
         arch,
@@ -55,6 +62,7 @@ def gpu_target(arch: str, multiprocessors: int = 0) -> Target:
         lane_width=WARP,
         block_threads=256,
         native=(Op.EXP2, Op.LOG2),
+        matrix_units=units,
         vector_bits=32,
         vector_registers=256,
         threads=multiprocessors or known.multiprocessors,

@@ -25,7 +25,7 @@ FEWEST = 8
 LEAST_USED = 0.25
 """The part of a unit's products that should be of elements that exist."""
 
-# (waves, tiles of each) along rows and columns, from the most reuse of a load to the most blocks.
+# (waves, squares of each) along rows and columns, from the most reuse of a load to the most blocks.
 _SHAPES = (
     ((2, 2), (4, 4)),
     ((2, 2), (2, 4)),
@@ -36,6 +36,10 @@ _SHAPES = (
     ((2, 1), (1, 1)),
     ((1, 1), (1, 1)),
 )
+
+
+_SQUARE = 16
+"""Rows and columns of a square: as many tiles as it takes."""
 
 
 class Choice(NamedTuple):
@@ -220,10 +224,15 @@ def _shape(
     facts: Facts, unit: MatrixUnit, extents: Sequence[int], outside: int
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Waves and tiles of a wave: the largest with enough blocks and few tiles beyond the end."""
-    best = _SHAPES[-1]
-    for waves, tiles in _SHAPES:
+    sides = (unit.rows, unit.columns)
+    shapes = [
+        (waves, (down * _SQUARE // unit.rows, across * _SQUARE // unit.columns))
+        for waves, (down, across) in _SHAPES
+    ]
+    best = shapes[-1]
+    for waves, tiles in shapes:
         blocks, covered = outside, 1.0
-        for i, side in enumerate((unit.rows, unit.columns)):
+        for i, side in enumerate(sides):
             passes = -(-extents[i] // (side * waves[i] * tiles[i]))
             blocks *= passes
             covered *= passes * waves[i] * tiles[i] / -(-extents[i] // side)

@@ -2,6 +2,7 @@
 
 The parameters lie in 8-byte slots in their order, as everywhere. Indices are `int` where none
 leaves that range. Halves are bits in a `ushort`; PTX's own conversions turn them into floats.
+A thread's part of a matrix is an array: of floats or ints for sums, of registers for factors.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ import math
 import struct
 from typing import ClassVar
 
+from compiler.check import check_matrices
 from compiler.dtype import ConstType, DType, dtypes
 from compiler.errors import InvalidKernel
 from compiler.ir import Node, Op
 from compiler.linear import LinearKernel
+from compiler.matrix import MatrixUnit
+from compiler.nvidia_matrix import mma_statement
 from compiler.render import c_types
 from compiler.render.amdgpu import index_bits
 from compiler.render.c import Renderer
@@ -29,8 +33,9 @@ BLOCK_LIMIT = 1024
 def render(kernel: LinearKernel, target: Target) -> str:
     """The CUDA text whose kernel is `kernel.name`.
 
-    Raises InvalidKernel for a block that no GPU takes.
+    Raises InvalidKernel for a block that no GPU takes, and for instructions that it has not.
     """
+    check_matrices(kernel, target)
     threads = kernel.block[0] * kernel.block[1] * kernel.block[2]
     if threads > BLOCK_LIMIT:
         raise InvalidKernel(
@@ -81,6 +86,27 @@ class _CudaTypes(CTypes):
             ': "f"(x)); return y; }',
         )
 
+    def register(self, dtype: DType, items: list[str]) -> str:
+        """A 32-bit register that holds neighbouring elements of a factor."""
+        word = self.scalar(dtypes.uint32)
+        if dtype is dtypes.float32:
+            function = self.helper(
+                "tf32", f'{word} tf32(float x) {{ {word} y; asm("cvt.rna.tf32.f32 %0, %1;" '
+                ': "=r"(y) : "f"(x)); return y; }',
+            )
+        elif dtype.bits == 16:
+            kind = self.scalar(dtype)
+            function = self.helper(
+                "pair", f'{word} pair({kind} a, {kind} b) {{ {word} y; asm("mov.b32 %0, '
+                '{%1, %2};" : "=r"(y) : "h"(a), "h"(b)); return y; }',
+            )
+        else:
+            byte = self.scalar(dtypes.uint8)
+            terms = " | ".join(f"({word}){x} << {8 * i}" for i, x in enumerate("abcd"))
+            given = ", ".join(f"{byte} {x}" for x in "abcd")
+            function = self.helper("four", f"{word} four({given}) {{ return {terms}; }}")
+        return f"{function}({', '.join(items)})"
+
 
 def _literal(value: ConstType, dtype: DType) -> str:
     """A constant; what CUDA cannot spell as a number, by its bits."""
@@ -95,6 +121,20 @@ def _literal(value: ConstType, dtype: DType) -> str:
     return c_types.literal(value, dtype)
 
 
+def _matrix_loops(kernel: LinearKernel) -> set[Node]:
+    """The innermost loops with matrix instructions."""
+    found: set[Node] = set()
+    open_loops: list[Node] = []
+    for node in kernel.body:
+        if node.op is Op.LOOP:
+            open_loops.append(node)
+        elif node.op is Op.END:
+            open_loops.pop()
+        elif node.op is Op.MATRIX and open_loops:
+            found.add(open_loops[-1])
+    return found
+
+
 class _CudaRenderer(Renderer):
     literal = staticmethod(_literal)
     types: _CudaTypes
@@ -102,14 +142,23 @@ class _CudaRenderer(Renderer):
     def __init__(self, kernel: LinearKernel, types: _CudaTypes) -> None:
         super().__init__(kernel, types)
         self.index = types.index
-        self.statements[Op.BARRIER] = lambda node: self.line("__syncthreads();")
+        self.items: dict[Node, list[str]] = {}  # of a thread's part of a matrix
+        self.packed: dict[Node, list[str]] = {}  # the registers of one that is a factor
+        self.matrix_loops = _matrix_loops(kernel)
+        self.statements |= {
+            Op.BARRIER: lambda node: self.line("__syncthreads();"),
+            Op.BROADCAST: self.part,
+            Op.STACK: self.part,
+            Op.MATRIX: self.matrix,
+        }
         self.expressions |= {
             Op.GRID: lambda node: self.place("blockIdx", node),
             Op.THREAD: lambda node: self.place("threadIdx", node),
             Op.EXP2: self.function,
             Op.LOG2: self.function,
+            Op.LANE: lambda node: self.items_of(node.src[0])[node.arg],
         }
-        for op in (Op.BROADCAST, Op.STACK, Op.LANE):
+        for op in (Op.BROADCAST, Op.STACK):
             del self.expressions[op]
         del self.statements[Op.REDUCE_LANES]
 
@@ -144,6 +193,72 @@ class _CudaRenderer(Renderer):
         name = self.names[node] = self.names.fresh("local")
         kind = self.types.scalar(memory_dtype(node.dtype))
         self.lines.insert(0, f"  __shared__ __align__(16) {kind} {name}[{node.arg[1]}];")
+
+    # ---- matrix units ----
+    def loop(self, node: Node) -> None:
+        """A pass over factors has enough to do at once; more would take more registers."""
+        if node in self.matrix_loops:
+            self.line("#pragma unroll 1")
+        super().loop(node)
+
+    def part(self, node: Node) -> None:
+        """Items of a matrix, by what they are called."""
+        count = node.dtype.lanes if node.op is Op.BROADCAST else 1
+        self.items[node] = [self.operand(item) for item in node.src] * count
+
+    def items_of(self, node: Node) -> list[str]:
+        """The items of a thread's part of a matrix."""
+        if node not in self.items:  # constants are not in the body
+            self.part(node)
+        return self.items[node]
+
+    def array(self, node: Node, kind: str, items: list[str], const: str = "") -> None:
+        """Gives a thread's part of a matrix registers of its own."""
+        name = self.names[node] = self.names.fresh(node.op.name.lower())
+        self.line(f"{const}{kind} {name}[{len(items)}] = {{{', '.join(items)}}};")
+        self.items[node] = [f"{name}[{i}]" for i in range(len(items))]
+
+    def accumulator(self, node: Node) -> None:
+        """A variable that changes, or a thread's sums."""
+        if node.dtype.lanes == 1:
+            super().accumulator(node)
+        else:
+            self.array(node, self.types.scalar(node.dtype.scalar), self.items_of(node.src[0]))
+
+    def emit(self, node: Node) -> None:
+        """A thread's sums at this place are others than later ones."""
+        if node.op is Op.GET and node.dtype.lanes > 1:
+            kind = self.types.scalar(node.dtype.scalar)
+            self.array(node, kind, self.items_of(node.src[0]), "const ")
+        else:
+            super().emit(node)
+
+    def matrix(self, node: Node) -> None:
+        """acc += a·b by the threads of a warp together."""
+        register, *factors = node.src
+        unit: MatrixUnit = node.arg
+        sums = self.items_of(register)
+        words = [word for factor in factors for word in self.registers(factor)]
+        text = mma_statement(unit, [f"%{i}" for i in range(len(sums) + len(words))])
+        constraint = "f" if unit.sums is dtypes.float32 else "r"
+        out = ", ".join(f'"+{constraint}"({item})' for item in sums)
+        given = ", ".join(f'"r"({word})' for word in words)
+        self.line(f'asm volatile("{text}" : {out} : {given});')
+
+    def registers(self, factor: Node) -> list[str]:
+        """The registers of a thread's part of a factor, packed once."""
+        if factor not in self.packed:
+            dtype, items = factor.dtype.scalar, self.items_of(factor)
+            count = 4 // dtype.itemsize
+            words = [
+                self.types.register(dtype, items[i : i + count])
+                for i in range(0, len(items), count)
+            ]
+            name = self.names.fresh("factor")
+            self.line(f"const {self.types.scalar(dtypes.uint32)} {name}[{len(words)}] = "
+                      f"{{{', '.join(words)}}};")  # fmt: skip
+            self.packed[factor] = [f"{name}[{i}]" for i in range(len(words))]
+        return self.packed[factor]
 
     def cast(self, node: Node) -> str:
         """A conversion of values; to and from a half by way of a float."""

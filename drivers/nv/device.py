@@ -8,6 +8,7 @@ took, except what belongs to the process (process.py).
 from __future__ import annotations
 
 import contextlib
+import os
 import weakref
 
 from compiler.code_object import CodeObject
@@ -84,10 +85,11 @@ class NvDevice(GpuDevice):
 
     @property
     def target(self) -> Target:
-        """The GPU as the compiler sees it."""
+        """The GPU as the compiler sees it. TF32=1 gives products of float32 to tensor cores."""
         from compiler.nvidia import gpu_target
 
-        return gpu_target(self.gpu.generation.name, self.gpu.multiprocessors)
+        tf32 = os.environ.get("TF32") == "1"
+        return gpu_target(self.gpu.generation.name, self.gpu.multiprocessors, tf32)
 
     def timestamps(self, count: int) -> list[Timestamp]:
         """Places for a queue to write the GPU's clock, in ns."""
