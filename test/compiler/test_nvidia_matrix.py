@@ -1,4 +1,4 @@
-"""NVIDIA's tensor cores: lane maps by the PTX manual, products by NumPy, machine code by nvdisasm."""
+"""NVIDIA's tensor cores: lane maps by the PTX manual, products by NumPy, code by nvdisasm."""
 
 from __future__ import annotations
 
