@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 
+from test.tinyhw.test_boards import BOARDS  # one machine for all tests of a process
 from tinyhw import Tensor
 from tinyhw.device import Device
 from tinyhw.transfer import bytes_of, copy_in, copy_out
@@ -17,7 +18,7 @@ LARGE = 5 << 20
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("EMULATE", os.environ.get("EMULATE", "gfx1100"))
+    monkeypatch.setenv("EMULATE", os.environ.get("EMULATE", ",".join(BOARDS)))
     return "AMD"
 
 
