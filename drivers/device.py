@@ -47,6 +47,8 @@ class Device(ABC):
 
     name: str
     features: Features
+    unusable: str
+    """Empty while it takes work; else why it takes none: 'not open', 'closed', 'forked'."""
 
     @property
     @abstractmethod

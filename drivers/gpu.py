@@ -278,8 +278,7 @@ def check_index(name: str, kinds: list[str]) -> int:
     index = int(name.partition(":")[2] or 0)
     if index >= len(kinds):
         raise DeviceNotAvailable(
-            f"{name} is not there; the kernel driver has {len(kinds)} GPUs "
-            f"({', '.join(kinds) or 'none'}).",
+            f"{name} is not there; the kernel driver's GPUs are {', '.join(kinds) or 'none'}.",
             device=name, operation="open",
         )
     return index

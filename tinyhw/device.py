@@ -90,9 +90,12 @@ class _Devices:
         return self.runtime(self.canonicalize(name)).device
 
     def runtime(self, name: str) -> Runtime:
-        """What tinyhw keeps of the device with this canonical name; opens it at first use."""
+        """What tinyhw keeps of the device with this canonical name.
+
+        Opens it at first use, and again after it was closed: so goes on who had a fault.
+        """
         found = self._runtimes.get(name)
-        if found is None:
+        if found is None or found.device.unusable == "closed":
             found = self._runtimes[name] = Runtime(name)
         return found
 

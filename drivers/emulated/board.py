@@ -216,7 +216,11 @@ def main(arguments: list[str]) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program
     machine = importlib.import_module(f"drivers.emulated.{vendor}.machine")
-    model: Model = machine.Machine(description, int(bell), int(program))
+    try:
+        model: Model = machine.Machine(description, int(bell), int(program))
+    except ValueError as wrong:
+        control.send(control.receive()[0], [str(wrong).encode()], error=errno.EINVAL)
+        return
     server = Server(model)
     ended = threading.Event()
     reading, writing = os.pipe()

@@ -34,6 +34,7 @@ from drivers.emulated.protocol import (
     Operation,
 )
 from drivers.emulated.user_memory import UserMemory, read_memory, write_memory
+from drivers.errors import DeviceNotAvailable
 from drivers.marshal import kfd
 from drivers.system import RealSystem, StackedSystem, System
 
@@ -108,7 +109,13 @@ class _Process:
     def _connect(self) -> Connection:
         ours, theirs = socket.socketpair()
         with theirs:
-            self.control.ask(Operation.CONNECT, [], (theirs.fileno(),))
+            answer, _, error = self.control.ask(Operation.CONNECT, [], (theirs.fileno(),))
+        if error:
+            ours.close()
+            raise DeviceNotAvailable(
+                f"Boards cannot be emulated as asked: {answer[0].decode()}.", operation="open",
+                remedy="Name them as in EMULATE=gfx1100, EMULATE=gfx1100*2 or EMULATE=sm_90.",
+            )
         return Connection(ours)
 
     def end(self) -> None:
@@ -177,6 +184,9 @@ class EmulatedSystem(StackedSystem):
         except Disconnected as failure:
             process.end()
             raise OSError(errno.ENODEV, "the emulated board did not start") from failure
+        except DeviceNotAvailable:
+            process.end()
+            raise
         self.process, self.owner, self._told = process, os.getpid(), 0
         self._finalizer = weakref.finalize(self, _end, process, self.owner, self.shared)
         return process

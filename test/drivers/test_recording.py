@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import io
+import mmap
 import random
 import zlib
 from dataclasses import replace
@@ -16,7 +18,7 @@ from autogen import kfd
 from drivers import open_device
 from drivers.amd.process import process_of
 from drivers.emulated.system import EmulatedSystem
-from drivers.errors import DeviceFault, HardwareError, MalformedInput
+from drivers.errors import DeviceFault, HardwareError, MalformedInput, SystemCallFailed
 from drivers.memory import Buffer
 from drivers.recorder import Recorder
 from drivers.recording import (
@@ -208,6 +210,17 @@ def test_a_submission_that_waits_for_the_host_replays(record):
     replay = replayed(record(gated, settle_s=0.2))
     assert replay.same, "; ".join(map(str, replay.differences))
     assert replay.finished == 1
+
+
+def test_memory_that_a_replay_could_not_place_is_not_pinned(record):
+    def pin(device) -> None:
+        memory = mmap.mmap(-1, 8192, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        with pytest.raises(SystemCallFailed, match="EPERM"):
+            device.host_buffer(address, len(memory), memory)
+        add_and_copy(device)
+
+    assert replayed(record(pin)).same
 
 
 def test_a_recording_that_would_do_harm_is_refused(record):

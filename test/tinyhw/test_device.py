@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
 import pytest
 
 import drivers
 from drivers.errors import DeviceNotAvailable
 from tinyhw.device import PREFERENCE, Device, _Devices
 from tinyhw.errors import DeviceError, SettingError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +92,30 @@ def test_a_device_is_opened_once():
 def test_a_device_that_is_not_here_says_why():
     with pytest.raises(DeviceNotAvailable, match="AMD"):
         _ = _Devices()["AMD"]  # not one that an earlier test has opened on an emulated board
+
+
+AFTER_A_FAULT = """
+    from drivers.errors import DeviceFault
+    from drivers.memory import Buffer
+    from tinyhw import Device, Tensor
+
+    x = Tensor([1.0, 2.0]).realize()
+    device = Device["AMD"]
+    there = device.alloc(64)
+    beyond = Buffer(device.name, there.storage, there.gpu_addr + (1 << 40), 64)
+    device.copy_queue().commands().copy(there, beyond).submit()
+    try:
+        print((x + 1).tolist())
+    except DeviceFault as fault:
+        print(str(fault).split(" (")[0].split(" 0x")[0])
+    device.close()
+    print((x + 1).tolist(), Device["AMD"] is device)
+"""
+
+
+def test_a_device_that_was_closed_after_a_fault_opens_again():
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(AFTER_A_FAULT)], cwd=ROOT, capture_output=True,
+        text=True, timeout=300, env={**os.environ, "AMD": "1", "EMULATE": "gfx1100"},
+    )
+    assert done.stdout.splitlines() == ["AMD:0 read", "[2.0, 3.0] False"], done.stderr

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from drivers.emulated.system import EmulatedSystem
+from drivers.errors import DeviceNotAvailable
 from drivers.system import FailingSystem, RealSystem, RecordingSystem
 from test.drivers.emulated.kfd_client import PATIENCE_S, VISIBLE, Client, Queue, until
 from test.drivers.emulated.packets import wait_mem, write_data
@@ -64,6 +65,24 @@ def test_shutting_down_ends_the_process_and_a_new_one_starts_on_demand() -> None
     again.close()
     system.shut_down()
     assert gone(second)
+
+
+@pytest.mark.parametrize(("description", "sentence"), [
+    ("gfx9999", "no emulated board 'gfx9999'; there are gfx1100, gfx1030"),
+    ("gfx1100,seed=x", "no emulated board 'seed=x'"),
+    ("gfx1100*17", "17 boards; a machine has 1 to 16"),
+    ("sm_90,strict", "no emulated board 'strict'; there are sm_75"),
+])
+def test_boards_that_there_are_not_are_refused_in_a_sentence(
+    description: str, sentence: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    system = EmulatedSystem(description)
+    node = "/dev/nvidiactl" if description.startswith("sm_") else "/dev/kfd"
+    for _ in range(2):
+        with pytest.raises(DeviceNotAvailable, match=sentence):
+            system.open(node, os.O_RDWR)
+    assert system.process is None
+    assert capfd.readouterr().err == ""
 
 
 def test_a_dropped_system_ends_its_process() -> None:
