@@ -13,16 +13,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from compiler.amdgpu_matrix import MATRIX_UNITS
-from compiler.check import check_matrices, check_types
+from compiler.check import check_block, check_types
 from compiler.errors import InvalidKernel, UnsupportedObject
 from compiler.ir import Op
 from compiler.linear import LinearKernel
 from compiler.target import Target
 
 TRIPLE = "amdgcn-amd-amdhsa"
-BLOCK_LIMIT = 1024
-"""Threads of a block (a work-group) at most."""
-
 
 class Architecture(NamedTuple):
     """One `gfx` number: threads of a wave, memories in KiB, compute units."""
@@ -78,18 +75,7 @@ def gpu_target(arch: str, compute_units: int = 0) -> Target:
 def check(kernel: LinearKernel, target: Target) -> None:
     """Raises InvalidKernel or UnsupportedType for what LLVM would not refuse but die of."""
     check_types(kernel)
-    threads = kernel.block[0] * kernel.block[1] * kernel.block[2]
-    local = sum(n.arg[1] * n.dtype.itemsize for n in kernel.body if n.op is Op.LOCAL)
-    for what, value, limit in (
-        ("threads in a block", threads, BLOCK_LIMIT),
-        ("bytes of local memory", local, target.local_bytes),
-    ):
-        if value > limit:
-            raise InvalidKernel(
-                f"Kernel {kernel.name} has {value} {what}; {target.arch} has at most {limit}.",
-                operation="build",
-            )
-    check_matrices(kernel, target)
+    check_block(kernel, target)
 
 
 # ---- the kernel descriptor ----

@@ -30,9 +30,14 @@ def render(kernel: LinearKernel, target: Target) -> str:
             from compiler.render import cuda
 
             return cuda.render(kernel, target)
+        case "nvptx":
+            from compiler.render import nvptx
+
+            return nvptx.render(kernel, target)
         case other:
             raise CompilerError(
-                f"There is no compiler called {other!r}; there are 'llvm', 'clang' and 'nvrtc'.",
+                f"There is no compiler called {other!r}; there are 'llvm', 'clang', 'nvrtc' and "
+                "'nvptx'.",
                 operation="build",
             )
 
@@ -47,18 +52,24 @@ def compile_source(source: str, target: Target) -> bytes:
         from compiler import nvrtc
 
         return nvrtc.compile_cuda(source, target.arch)
+    if target.compiler == "nvptx":
+        from compiler import llvm, nvjitlink
+
+        return nvjitlink.link_ptx(llvm.assembly(source, target), target.arch)
     from compiler import clang
 
     return clang.compile_c(source, target)
 
 
 def disassemble(kernel: LinearKernel, target: Target) -> str:
-    """The machine code that `build` would make, as assembly to read."""
+    """The machine code that `build` would make, as assembly to read; of NVIDIA's, PTX or CUDA C."""
     source = render(kernel, target)
-    if target.compiler == "llvm":
+    if target.compiler in ("llvm", "nvptx"):
         from compiler import llvm
 
         return llvm.assembly(source, target)
+    if target.compiler == "nvrtc":
+        return source  # NVRTC shows none
     from compiler import clang
 
     return clang.assembly(source, target)
@@ -73,7 +84,7 @@ def build(kernel: LinearKernel, target: Target) -> CodeObject:
     object = compile_source(source, target)
     local_bytes = sum(n.dtype.itemsize * n.arg[1] for n in kernel.body if n.op is Op.LOCAL)
     private_bytes = 0
-    if target.compiler == "nvrtc":
+    if target.compiler in ("nvrtc", "nvptx"):
         known = cubin.read(object).kernels[kernel.name]
         local_bytes, private_bytes = known.shared_bytes, known.stack_bytes
         image = elf.Image(object, 0, ())  # a driver places the parts of a cubin itself

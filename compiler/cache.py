@@ -78,6 +78,10 @@ def _back_end(target: Target) -> str:
         return nvrtc.version()
     from compiler import llvm
 
+    if target.compiler == "nvptx":
+        from compiler import nvjitlink
+
+        return f"{llvm.version()}, {nvjitlink.version()}"
     return llvm.version()
 
 

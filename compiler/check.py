@@ -24,6 +24,9 @@ _KINDS: dict[Op, str] = {
 
 _UPDATES = (Op.ADD, Op.MUL, Op.MAX)
 
+BLOCK_LIMIT = 1024
+"""Threads of a GPU's block (a work-group) at most, whoever made it."""
+
 
 def check_types(kernel: LinearKernel) -> None:
     """Raises UnsupportedType or InvalidKernel, naming the op, for the first wrong instruction."""
@@ -41,8 +44,23 @@ def check_types(kernel: LinearKernel) -> None:
             )
 
 
-def check_matrices(kernel: LinearKernel, target: Target) -> None:
-    """Raises InvalidKernel for vectors and matrix instructions that a GPU's threads do not have."""
+def check_block(kernel: LinearKernel, target: Target) -> None:
+    """Raises InvalidKernel for what the threads of a GPU's block do not have."""
+    threads = kernel.block[0] * kernel.block[1] * kernel.block[2]
+    local = sum(n.arg[1] * n.dtype.itemsize for n in kernel.body if n.op is Op.LOCAL)
+    for what, value, limit in (
+        ("threads in a block", threads, BLOCK_LIMIT),
+        ("bytes of local memory", local, target.local_bytes),
+    ):
+        if value > limit:
+            raise InvalidKernel(
+                f"Kernel {kernel.name} has {value} {what}; {target.arch} has at most {limit}.",
+                operation="build",
+            )
+    _check_vectors(kernel, target)
+
+
+def _check_vectors(kernel: LinearKernel, target: Target) -> None:
     vectors: set[Node] = set()  # a thread's part of a matrix: factors, sums, what sums begin with
     for node in kernel.body:
         if node.op is not Op.MATRIX:

@@ -4,17 +4,20 @@ A cubin is an ELF file whose attributes lie in sections `.nv.info` (of all funct
 `.nv.info.KERNEL`: entries of a format, an attribute number and a value (EIATTR_*; numbers as
 `cuobjdump -elf` names them). Every number of the file is checked; a damaged one is a
 MalformedObject.
+
+Code that nvJitLink makes calls functions in sections of their own by their addresses, and is
+told its own: `place` writes them.
 """
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from compiler.elf_sections import ElfFile
 from compiler.errors import MalformedObject, UnsupportedObject
 
 SIZE_LIMIT = 256 << 20
@@ -23,6 +26,16 @@ SIZE_LIMIT = 256 << 20
 EM_CUDA = 190
 _ABI_WITH_SM_ABOVE = 8  # EI_ABIVERSION of CUDA 13: the architecture moved to bits 15:8
 _REGISTER_LIMIT, _BARRIER_LIMIT, _BANK_LIMIT = 255, 16, 64 << 10
+CODE_ALIGNMENT = 128
+"""Of functions. Bytes."""
+
+# R_CUDA number → what an instruction of 128 bits takes of an address: (first bit, bits, lowest bit
+# of the address). The names say it: ABS32_LO_32, ABS32_HI_32, ABS47_34, ABS55_16_34; that calls
+# count in units of 4 bytes was seen with nvdisasm.
+RELOCATIONS = {
+    56: ((32, 32, 0),), 57: ((32, 32, 32),), 58: ((34, 47, 2),), 75: ((16, 8, 2), (34, 47, 10)),
+}  # fmt: skip
+_INSTRUCTION_BYTES = 16
 
 
 class Attribute(IntEnum):
@@ -56,7 +69,10 @@ class Parameter(NamedTuple):
 
 
 class Relocation(NamedTuple):
-    """A place in a section that depends on the address of a symbol: `kind` is the R_CUDA number."""
+    """An instruction that depends on an address: `kind` is the R_CUDA number.
+
+    `symbol` is the function that it counts from, or something else that the file lacks.
+    """
 
     offset: int
     kind: int
@@ -65,11 +81,18 @@ class Relocation(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """One kernel of a cubin. Sizes are in bytes; registers and stack are of one thread."""
+class Function:
+    """Code that kernels call."""
 
     name: str
     code: bytes
+    relocations: tuple[Relocation, ...]
+
+
+@dataclass(frozen=True)
+class Kernel(Function):
+    """One kernel of a cubin. Sizes are in bytes; registers and stack are of one thread."""
+
     registers: int
     stack_bytes: int
     shared_bytes: int
@@ -82,16 +105,50 @@ class Kernel:
     """The block that the kernel must have, if it says so."""
     constants: bytes
     """Constant bank 0 as the compiler filled it: the driver's words, then room for parameters."""
-    relocations: tuple[Relocation, ...]
 
 
 @dataclass(frozen=True)
 class Cubin:
-    """A cubin: its architecture (`sm_90`), its kernels, and constant banks that they share."""
+    """A cubin: its architecture (`sm_90`), kernels, functions, and constant banks of them all."""
 
     arch: str
     kernels: dict[str, Kernel]
+    functions: dict[str, Function]
     banks: dict[int, bytes]
+
+    def place(self, kernel: str, address: int) -> bytes:
+        """A kernel's code and behind it that of functions that it calls, as it is at an address.
+
+        Raises UnsupportedObject where it depends on the address of anything else.
+        """
+        parts: list[Function] = [self.kernels[kernel]]
+        places, size = {kernel: 0}, len(parts[0].code)
+        for part in parts:  # which grows
+            for name in (relocation.symbol for relocation in part.relocations):
+                if name in self.functions and name not in places:
+                    size = -(-size // CODE_ALIGNMENT) * CODE_ALIGNMENT
+                    places[name] = size
+                    size += len(self.functions[name].code)
+                    parts.append(self.functions[name])
+        image = bytearray(size)
+        for part in parts:
+            start = places[part.name]
+            image[start : start + len(part.code)] = part.code
+            for relocation in part.relocations:
+                if relocation.symbol not in places:
+                    raise _unsupported(f"{part.name} needs the address of {relocation.symbol}")
+                target = address + places[relocation.symbol] + relocation.addend
+                _write(image, start + relocation.offset, relocation.kind, target)
+        return bytes(image)
+
+
+def _write(image: bytearray, at: int, kind: int, target: int) -> None:
+    """What one relocation asks for."""
+    word = int.from_bytes(image[at : at + _INSTRUCTION_BYTES], "little")
+    for first, width, low in RELOCATIONS[kind]:
+        mask = (1 << width) - 1
+        word = word & ~(mask << first) | (target >> low & mask) << first
+    image[at : at + _INSTRUCTION_BYTES] = word.to_bytes(_INSTRUCTION_BYTES, "little")
 
 
 def read(content: bytes) -> Cubin:
@@ -101,12 +158,13 @@ def read(content: bytes) -> Cubin:
     """
     if len(content) > SIZE_LIMIT:
         raise _malformed(f"it has {len(content)} bytes, more than {SIZE_LIMIT}")
-    try:
-        return _Reader(content).cubin()
-    except (MalformedObject, UnsupportedObject):
-        raise
-    except Exception as error:  # pyelftools lets errors of many kinds out for a damaged file
-        raise _malformed(f"{type(error).__name__} while reading it: {error}") from error
+    return _Reader(content).cubin()
+
+
+def _unsupported(what: str) -> UnsupportedObject:
+    return UnsupportedObject(
+        f"The cubin is not for our drivers: {what}.", operation="read cubin"
+    )
 
 
 def _malformed(what: str) -> MalformedObject:
@@ -140,53 +198,52 @@ def _words(attribute: int, payload: bytes, count: int) -> tuple[int, ...]:
 
 class _Reader:
     def __init__(self, content: bytes) -> None:
-        from elftools.elf.elffile import ELFFile
-
-        self.size = len(content)
-        self.file = ELFFile(io.BytesIO(content))
-        if self.file["e_machine"] not in ("EM_CUDA", EM_CUDA):
+        self.file = ElfFile(content, _malformed)
+        if self.file.machine != EM_CUDA:
             raise UnsupportedObject(
-                f"The file is an ELF file for {self.file['e_machine']}, not a cubin.",
+                f"The file is an ELF file for machine {self.file.machine}, not a cubin.",
                 operation="read cubin",
             )
-        self.sections: dict[str, Any] = {s.name: s for s in self.file.iter_sections()}
-        table = self.sections.get(".symtab")
-        if table is None:
+        self.sections, self.data = self.file.sections, self.file.data
+        if ".symtab" not in self.sections:
             raise _malformed("it has no symbol table")
-        self.symbols = [str(symbol.name) for symbol in table.iter_symbols()]
+        self.symbols = self.file.symbols(".symtab")
 
     def cubin(self) -> Cubin:
         per_function: dict[str, dict[int, int]] = {}
         for attribute, payload in self.info(".nv.info"):
             if attribute in (Attribute.REGCOUNT, Attribute.MIN_STACK_SIZE, Attribute.FRAME_SIZE):
-                symbol, value = _words(attribute, payload, 2)
-                per_function.setdefault(self.symbol(symbol), {})[attribute] = value
+                number, value = _words(attribute, payload, 2)
+                name = self.function_of(number)[0]
+                per_function.setdefault(name, {})[attribute] = value
         names = [n.removeprefix(".text.") for n in self.sections if n.startswith(".text.")]
-        kernels = {
-            name: self.kernel(name, per_function.get(name, {}))
-            for name in names
-            if f".nv.info.{name}" in self.sections
-        }
-        return Cubin(f"sm_{self.architecture()}", kernels, self.banks())
+        kernels, functions = {}, {}
+        for name in names:
+            if f".nv.constant0.{name}" in self.sections:
+                kernels[name] = self.kernel(name, per_function.get(name, {}))
+            else:
+                functions[name] = Function(name, self.code(name), self.relocations(name))
+        return Cubin(f"sm_{self.architecture()}", kernels, functions, self.banks())
 
     def architecture(self) -> int:
-        flags = int(self.file["e_flags"])
-        above = self.file["e_ident"]["EI_ABIVERSION"] >= _ABI_WITH_SM_ABOVE
+        flags = self.file.flags
+        above = self.file.abi_version >= _ABI_WITH_SM_ABOVE
         return flags >> 8 & 0xFF if above else flags & 0xFF
 
-    def symbol(self, number: int) -> str:
+    def function_of(self, number: int) -> tuple[str, int]:
+        """The function that a symbol is in, and how far; its own name if it is in none."""
         if number >= len(self.symbols):
             raise _malformed(f"symbol {number} of {len(self.symbols)}")
-        return self.symbols[number]
+        name, section, value = self.symbols[number]
+        if section is None or not section.name.startswith(".text."):
+            return name, 0
+        return section.name.removeprefix(".text."), value
 
-    def data(self, name: str) -> bytes:
-        """A section's bytes, or none if it is not there."""
-        section = self.sections.get(name)
-        if section is None or section["sh_type"] == "SHT_NOBITS":
-            return b""
-        if section["sh_offset"] + section["sh_size"] > self.size:
-            raise _malformed(f"section {name} ends behind the file")
-        return bytes(section.data())
+    def code(self, name: str) -> bytes:
+        content = self.data(f".text.{name}")
+        if not content or len(content) % _INSTRUCTION_BYTES:
+            raise _malformed(f"{name} has {len(content)} bytes of code")
+        return content
 
     def info(self, name: str) -> Iterator[tuple[int, bytes]]:
         return attributes(self.data(name))
@@ -224,7 +281,6 @@ class _Reader:
                 barriers = payload[0]
         registers = values.get(Attribute.REGCOUNT, 0)
         constants = self.limited(f"bank 0 of {name}", self.data(f".nv.constant0.{name}"))
-        code = self.data(f".text.{name}")
         shared = self.sections.get(f".nv.shared.{name}")
         for what, value, limit in (
             ("registers", registers, _REGISTER_LIMIT), ("barriers", barriers, _BARRIER_LIMIT),
@@ -232,14 +288,14 @@ class _Reader:
         ):
             if value > limit:
                 raise _malformed(f"{name} has {value} {what}, beyond {limit}")
-        if not code or len(code) % 16 or not registers:
-            raise _malformed(f"{name} has {len(code)} bytes of code and {registers} registers")
+        if not registers:
+            raise _malformed(f"{name} has no registers")
         if any(p.offset + p.size_bytes > size for p in parameters):
             raise _malformed(f"a parameter of {name} lies behind its {size} bytes")
         return Kernel(
-            name, code, registers, values.get(Attribute.MIN_STACK_SIZE, 0),
-            int(shared["sh_size"]) if shared is not None else 0, barriers, base, size,
-            tuple(sorted(parameters)), block, constants, self.relocations(name),
+            name, self.code(name), self.relocations(name), registers,
+            values.get(Attribute.MIN_STACK_SIZE, 0), shared.size if shared is not None else 0,
+            barriers, base, size, tuple(sorted(parameters)), block, constants,
         )  # fmt: skip
 
     @staticmethod
@@ -249,16 +305,17 @@ class _Reader:
         return Parameter(place & 0xFFFF, place >> 16, flags >> 18)
 
     def relocations(self, name: str) -> tuple[Relocation, ...]:
-        """What the loader must write into a kernel's code."""
+        """What the loader must write into a function's code. Raises UnsupportedObject."""
         found = []
-        for prefix, addends in ((".rela.text.", True), (".rel.text.", False)):
-            section = self.sections.get(prefix + name)
-            if section is None:
+        size = self.sections[f".text.{name}"].size
+        for prefix in (".rela.text.", ".rel.text."):
+            if prefix + name not in self.sections:
                 continue
-            for entry in section.iter_relocations():
-                symbol = self.symbol(int(entry["r_info_sym"]))
-                addend = int(entry["r_addend"]) if addends else 0
-                found.append(
-                    Relocation(int(entry["r_offset"]), int(entry["r_info_type"]), symbol, addend)
-                )
+            for offset, kind, number, addend in self.file.relocations(prefix + name):
+                symbol, value = self.function_of(number)
+                if kind not in RELOCATIONS:
+                    raise _unsupported(f"{name} has a relocation of kind {kind}")
+                if offset % _INSTRUCTION_BYTES or offset >= size:
+                    raise _malformed(f"{name} has a relocation at {offset} of {size} bytes")
+                found.append(Relocation(offset, kind, symbol, value + addend))
         return tuple(found)

@@ -19,13 +19,22 @@ WARP = 32
 """Threads that run together."""
 
 
+TRIPLE = "nvptx64-nvidia-cuda"
+COMPILERS = ("nvrtc", "nvptx")
+"""CUDA C by NVRTC; LLVM's PTX by nvJitLink."""
+
+
 class Architecture(NamedTuple):
-    """One compute capability: shared memory of a block and caches in KiB, multiprocessors."""
+    """One compute capability: shared memory of a block and caches in KiB, multiprocessors.
+
+    `ptx` is a version of the PTX ISA that has it.
+    """
 
     shared_kib: int
     l1_kib: int
     l2_kib: int
     multiprocessors: int
+    ptx: int = 80
 
 
 ARCHITECTURES = {
@@ -34,21 +43,29 @@ ARCHITECTURES = {
     "sm_86": Architecture(48, 64, 6144, 84),
     "sm_89": Architecture(48, 64, 73728, 128),  # Ada
     "sm_90": Architecture(48, 128, 51200, 132),  # Hopper
-    "sm_100": Architecture(48, 128, 126976, 148),  # Blackwell
-    "sm_120": Architecture(48, 64, 98304, 170),
+    "sm_100": Architecture(48, 128, 126976, 148, 86),  # Blackwell
+    "sm_120": Architecture(48, 64, 98304, 170, 87),
 }
 """A block may declare 48 KiB of shared memory; more has to be asked for at launch."""
 
 
 @functools.cache
-def gpu_target(arch: str, multiprocessors: int = 0, tf32: bool = False) -> Target:
+def gpu_target(
+    arch: str, multiprocessors: int = 0, tf32: bool = False, compiler: str = "nvrtc"
+) -> Target:
     """The Target of `arch`; a driver that knows the board gives its multiprocessors.
 
-    `tf32`: products of float32 may lose 13 bits of their factors' fractions, for tensor cores.
+    `compiler` is one of COMPILERS. `tf32`: products of float32 may lose 13 bits of their factors'
+    fractions, for tensor cores.
     """
     if arch not in ARCHITECTURES:
         raise InvalidKernel(
             f"There is no target for {arch}; there are {', '.join(ARCHITECTURES)}.",
+            operation="gpu_target",
+        )
+    if compiler not in COMPILERS:
+        raise InvalidKernel(
+            f"There is no compiler {compiler!r} for {arch}; there are {', '.join(COMPILERS)}.",
             operation="gpu_target",
         )
     known = ARCHITECTURES[arch]
@@ -56,12 +73,14 @@ def gpu_target(arch: str, multiprocessors: int = 0, tf32: bool = False) -> Targe
     if tf32 and arch != "sm_75":
         units += (TF32,)
     return Target(
-        "nvrtc",
+        compiler,
         arch,
         cpu=arch,
+        features=f"+ptx{known.ptx}",
         lane_width=WARP,
         block_threads=256,
-        native=(Op.EXP2, Op.LOG2),
+        # LLVM has none of CUDA's log2f, and lg2.approx is less exact near 1.
+        native=(Op.EXP2, Op.LOG2) if compiler == "nvrtc" else (Op.EXP2,),
         matrix_units=units,
         vector_bits=32,
         vector_registers=256,
@@ -69,4 +88,5 @@ def gpu_target(arch: str, multiprocessors: int = 0, tf32: bool = False) -> Targe
         l1_bytes=known.l1_kib << 10,
         l2_bytes=known.l2_kib << 10,
         local_bytes=known.shared_kib << 10,
+        triple=TRIPLE,
     )

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import glob
-import importlib.util
-import os
-import re
 import threading
-from pathlib import Path
 
+from compiler import nvidia_wheels
 from compiler.errors import ToolFailed, ToolMissing
 
 REMEDY = "Run `pip install 'tinyhw[nv]'`, which brings nvidia-cuda-nvrtc."
@@ -25,30 +21,10 @@ _OPTIONS = (
 _lock = threading.Lock()  # one compilation at a time, as with LLVM
 
 
-def _candidates() -> list[str]:
-    """Where libnvrtc may be: in the wheels of this environment, then the loader's own folders."""
-    found: list[str] = []
-    specification = importlib.util.find_spec("nvidia")
-    for folder in (specification.submodule_search_locations or ()) if specification else ():
-        found += glob.glob(os.path.join(folder, "*", "lib", "libnvrtc.so.*[0-9]"))
-    found.sort(key=lambda path: [int(n) for n in re.findall(r"\d+", Path(path).name)], reverse=True)
-    return [*found, "libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12"]
-
-
 @functools.cache
 def _library() -> ctypes.CDLL:
-    """The loaded library. Its builtins are opened by name, so they must be there before it."""
-    for path in _candidates():
-        for builtins in glob.glob(os.path.join(os.path.dirname(path), "libnvrtc-builtins.so.*")):
-            if ".alt." not in builtins:
-                ctypes.CDLL(builtins, mode=ctypes.RTLD_GLOBAL)
-        try:
-            return _declared(ctypes.CDLL(path))
-        except OSError:
-            continue
-    raise ToolMissing(
-        "NVRTC, which compiles for NVIDIA GPUs, is not installed.", operation="load NVRTC",
-        remedy=REMEDY,
+    return _declared(
+        nvidia_wheels.load("nvrtc", "NVRTC, which compiles for NVIDIA GPUs,", REMEDY)
     )
 
 

@@ -11,23 +11,19 @@ import math
 import struct
 from typing import ClassVar
 
-from compiler.check import check_matrices
+from compiler.check import check_block
 from compiler.dtype import ConstType, DType, dtypes
-from compiler.errors import InvalidKernel
 from compiler.ir import Node, Op
 from compiler.linear import LinearKernel
 from compiler.matrix import MatrixUnit
 from compiler.nvidia_matrix import mma_statement
 from compiler.render import c_types
-from compiler.render.amdgpu import index_bits
 from compiler.render.c import Renderer
 from compiler.render.c_types import CTypes
+from compiler.render.gpu import index_bits
 from compiler.render.legalise import legalise
 from compiler.render.llvm_types import memory_dtype
 from compiler.target import Target
-
-BLOCK_LIMIT = 1024
-"""Threads of a block at most."""
 
 
 def render(kernel: LinearKernel, target: Target) -> str:
@@ -35,14 +31,7 @@ def render(kernel: LinearKernel, target: Target) -> str:
 
     Raises InvalidKernel for a block that no GPU takes, and for instructions that it has not.
     """
-    check_matrices(kernel, target)
-    threads = kernel.block[0] * kernel.block[1] * kernel.block[2]
-    if threads > BLOCK_LIMIT:
-        raise InvalidKernel(
-            f"Kernel {kernel.name} has {threads} threads in a block; {target.arch} has at most "
-            f"{BLOCK_LIMIT}.",
-            operation="render",
-        )
+    check_block(kernel, target)
     legal = legalise(kernel, native_half=True, native=target.native)
     return _CudaRenderer(legal, _CudaTypes("int" if index_bits(legal) == 32 else "long")).module()
 

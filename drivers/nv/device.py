@@ -85,11 +85,18 @@ class NvDevice(GpuDevice):
 
     @property
     def target(self) -> Target:
-        """The GPU as the compiler sees it. TF32=1 gives products of float32 to tensor cores."""
+        """The GPU as the compiler sees it.
+
+        NV_COMPILER=nvptx takes LLVM in place of NVRTC; TF32=1 gives products of float32 to tensor
+        cores.
+        """
         from compiler.nvidia import gpu_target
 
-        tf32 = os.environ.get("TF32") == "1"
-        return gpu_target(self.gpu.generation.name, self.gpu.multiprocessors, tf32)
+        return gpu_target(
+            self.gpu.generation.name, self.gpu.multiprocessors,
+            tf32=os.environ.get("TF32") == "1",
+            compiler=os.environ.get("NV_COMPILER", "").lower() or "nvrtc",
+        )
 
     def timestamps(self, count: int) -> list[Timestamp]:
         """Places for a queue to write the GPU's clock, in ns."""

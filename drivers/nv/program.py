@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from compiler import cubin
 from compiler.code_object import CodeObject
-from compiler.errors import MalformedObject
+from compiler.cubin import CODE_ALIGNMENT
+from compiler.errors import MalformedObject, UnsupportedObject
 from compiler.nvidia import WARP
 from drivers.encoded import SLOT_BYTES, aligned
 from drivers.errors import ArgumentMismatch, MalformedInput
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from drivers.nv.device import NvDevice
     from drivers.nv.generations import Generation
 
-CODE_ALIGNMENT: Final = 128
 _PREFETCH_BYTES: Final = PAGE_BYTES  # instructions are fetched beyond the last one
 _SHARED_GRANULE: Final = 128
 _LOCAL_END: Final = 1 << 24  # local addresses of a thread have 24 bits; its stack is at their end
@@ -43,11 +43,14 @@ class NvProgram(GpuProgram):
     def __init__(self, device: NvDevice, code: CodeObject) -> None:
         self.code, self.device_name = code, device.name
         generation = device.gpu.generation
-        self.kernel = _checked(generation, code, device.name)
-        size = aligned(len(self.kernel.code), CODE_ALIGNMENT)
-        self._storage = device.allocator.allocate(size + CODE_ALIGNMENT + _PREFETCH_BYTES)
+        content = _checked(generation, code, device.name)
+        self.kernel = content.kernels[code.name]
+        self.size_bytes = len(content.place(code.name, 0))
+        self._storage = device.allocator.allocate(
+            self.size_bytes + CODE_ALIGNMENT + _PREFETCH_BYTES
+        )
         self.address = aligned(self._storage.address, CODE_ALIGNMENT)
-        ctypes.memmove(self.address, self.kernel.code, len(self.kernel.code))
+        ctypes.memmove(self.address, content.place(code.name, self.address), self.size_bytes)
         stack = self.kernel.stack_bytes
         self.local_bytes = (
             aligned(stack + LOCAL_RESERVED_BYTES, _LOCAL_GRANULE) if stack else 0
@@ -113,8 +116,8 @@ class NvProgram(GpuProgram):
         return words
 
 
-def _checked(generation: Generation, code: CodeObject, device: str) -> cubin.Kernel:
-    """The kernel of a cubin, if it is one for this GPU that does not contradict its description."""
+def _checked(generation: Generation, code: CodeObject, device: str) -> cubin.Cubin:
+    """The cubin, if its kernel is one for this GPU that does not contradict its description."""
 
     def malformed(sentence: str) -> MalformedInput:
         return MalformedInput(f"Kernel {code.name} {sentence}.", device=device, operation="load")
@@ -126,16 +129,20 @@ def _checked(generation: Generation, code: CodeObject, device: str) -> cubin.Ker
         )
     try:
         content = cubin.read(code.image)
+        if code.name in content.kernels:
+            content.place(code.name, 0)
     except MalformedObject as error:
         raise malformed(f"is no whole cubin: {error}") from error
+    except UnsupportedObject as error:
+        raise malformed(f"is not one that this driver places: {error}") from error
     if content.arch != generation.name or code.name not in content.kernels:
         raise malformed(
             f"is not in its cubin, which has {', '.join(content.kernels) or 'none'} for "
             f"{content.arch}"
         )
     kernel = content.kernels[code.name]
-    if kernel.relocations or content.banks:
-        raise malformed("needs relocations or constant banks besides its own, which are not placed")
+    if content.banks:
+        raise malformed("needs constant banks besides its own, which are not placed")
     offsets = [parameter.offset for parameter in kernel.parameters]
     if offsets != [SLOT_BYTES * i for i in range(len(code.params))]:
         raise malformed(
@@ -152,4 +159,4 @@ def _checked(generation: Generation, code: CodeObject, device: str) -> cubin.Ker
             f"takes {kernel.shared_bytes} bytes of shared memory; a block has "
             f"{generation.shared_limit_bytes}"
         )
-    return kernel
+    return content

@@ -8,6 +8,8 @@ import os
 import re
 import struct
 import subprocess
+import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compiler import compile as compiling
-from compiler import cubin, nvrtc
+from compiler import cubin, nvjitlink, nvrtc
 from compiler.build import render
 from compiler.code_object import CodeObject
 from compiler.compile import compile_kernel
@@ -63,6 +65,14 @@ def disassembled(image: bytes, folder: Path) -> str:
     done = subprocess.run([nvdisasm(), "-c", path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def raw_disassembled(code: bytes, arch: str, folder: Path) -> str:
+    """The same of code as it lies in memory."""
+    path = folder / "code"
+    path.write_bytes(code)
+    command = [nvdisasm(), "-b", arch.replace("sm_", "SM"), path]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 @ALL_TESTED
@@ -185,17 +195,112 @@ def test_a_file_of_another_kind_is_refused() -> None:
             cubin.read(content)
 
 
-@given(st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=6),
-       st.integers(0, 1 << 20))  # fmt: skip
-@settings(max_examples=400)
-def test_a_damaged_cubin_is_read_or_refused(changes: list[tuple[int, int]], cut: int) -> None:
-    content = bytearray(image())
-    for place, value in changes:
-        content[place % len(content)] = value
-    if cut % 3 == 0:
-        del content[cut % len(content) :]
+def linked() -> bytes:
+    """A cubin with functions and relocations, or the first if nothing links here."""
+    if nvjitlink.missing():
+        return image()
+    x, y = (typed(i, (30,), dtypes.uint8) for i in (1, 2))
+    return compile_kernel(assign(x.alu(Op.IDIV, y)), gpu_target("sm_75", compiler="nvptx")).image
+
+
+HEADER_PLACES = (4, 5, 6, 8, 16, 18, *range(40, 64))  # of what leads further
+
+
+@st.composite
+def hostile(draw: st.DrawFn) -> bytes:
+    """A cubin with bytes or numbers changed: anywhere, or in its header, tables and attributes."""
+    content = bytearray(draw(st.sampled_from((image, functools.cache(linked))))())
+    (table,) = struct.unpack_from("<Q", content, 40)
+    sections = struct.unpack_from("<H", content, 60)[0]
+    for _ in range(draw(st.integers(1, 6))):
+        kind = draw(st.sampled_from(("byte", "header", "section", "inside")))
+        if kind == "section":
+            at = table + 64 * draw(st.integers(0, sections - 1))
+            place, size = at + draw(st.sampled_from((0, 4, 24, 32, 40, 44, 56))), 4
+        elif kind == "inside":
+            header = table + 64 * draw(st.integers(0, sections - 1))
+            start, length = struct.unpack_from("<QQ", content, header + 24)
+            place, size = start + draw(st.integers(0, max(0, min(length, 1 << 16) - 1))), 2
+        elif kind == "header":
+            place, size = draw(st.sampled_from(HEADER_PLACES)), 2
+        else:
+            place, size = draw(st.integers(0, len(content) - 1)), 1
+        number = draw(st.integers(0, 255) | st.sampled_from((0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)))
+        changed = number.to_bytes(4, "little")[:size]
+        place = min(place, len(content) - size)
+        content[place : place + size] = changed
+    if draw(st.integers(0, 4)) == 0:
+        del content[draw(st.integers(0, len(content))) :]
+    return bytes(content)
+
+
+@given(hostile())
+@settings(max_examples=10_000 if os.environ.get("TINYHW_FULL") == "1" else 400, deadline=None)
+def test_a_hostile_cubin_is_read_or_refused(content: bytes) -> None:
     try:
-        found = cubin.read(bytes(content))
+        found = cubin.read(content)
+        placed = [found.place(name, 1 << 38) for name in found.kernels]
     except (MalformedObject, UnsupportedObject):
         return
-    assert all(len(known.code) % 16 == 0 for known in found.kernels.values())
+    assert all(len(code) % 16 == 0 for code in placed)
+    assert sum(map(len, placed)) <= 16 * len(content)
+
+
+def bomb(change: Callable[[bytearray, int], None], size: int = 1 << 20) -> bytes:
+    """A cubin that is followed by many bytes, with one of its sections changed: of symbols."""
+    content = bytearray(image()) + b"x" * size
+    (table,) = struct.unpack_from("<Q", content, 40)
+    kinds = [struct.unpack_from("<I", content, table + 64 * i + 4)[0] for i in range(12)]
+    change(content, table + 64 * kinds.index(2))  # SHT_SYMTAB
+    return bytes(content)
+
+
+def spread(content: bytearray, header: int) -> None:
+    """The section is all that follows."""
+    struct.pack_into("<QQ", content, header + 24, len(image()) + 8 & -8, 24 * 40_000)
+
+
+def names_without_end(content: bytearray, header: int) -> None:
+    (table,), (link,) = (struct.unpack_from(f, content, at) for f, at in (
+        ("<Q", 40), ("<I", header + 40)))  # fmt: skip
+    struct.pack_into("<QQ", content, table + 64 * link + 24, len(image()), 1 << 20)
+
+
+def tiny_entries(content: bytearray, header: int) -> None:
+    spread(content, header)
+    struct.pack_into("<Q", content, header + 56, 1)
+
+
+def compressed(content: bytearray, header: int) -> None:
+    struct.pack_into("<Q", content, header + 8, 0x800)
+
+
+def no_sections(content: bytearray, header: int) -> None:
+    """The count stands in section 0, and all sections lie at one place."""
+    struct.pack_into("<HH", content, 58, 0, 0)
+    struct.pack_into("<Q", content, struct.unpack_from("<Q", content, 40)[0] + 32, 1 << 40)
+
+
+@pytest.mark.parametrize(
+    "change", [spread, names_without_end, tiny_entries, compressed, no_sections],
+    ids=lambda each: each.__name__,
+)
+def test_a_file_that_would_take_long_is_refused(change: Callable[[bytearray, int], None]) -> None:
+    content = bomb(change)
+    tracemalloc.start()
+    with pytest.raises(MalformedObject):
+        cubin.read(content)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * len(content) + (64 << 20)
+
+
+def test_a_relocation_of_a_kind_that_nobody_knows_is_named() -> None:
+    content = bytearray(linked())
+    known = cubin.read(bytes(content))
+    if not known.functions:
+        pytest.skip("nvidia-nvjitlink is not installed")
+    place = bytes(content).index(struct.pack("<II", 58, 3))
+    struct.pack_into("<I", content, place, 99)
+    with pytest.raises(UnsupportedObject, match="a relocation of kind 99"):
+        cubin.read(bytes(content))

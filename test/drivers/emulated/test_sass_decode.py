@@ -33,9 +33,9 @@ def instructions(arch: str) -> tuple[bytes, ...]:
     if FULL:
         images += [compile_kernel(assign(one_op(op, dtype)), gpu_target(arch)).image
                    for op in TAKES for dtype in TAKES[op]]
-    kernels = [k for image in images for k in cubin.read(image).kernels.values()]
-    for source in (EVERYTHING, statements(arch)):
-        kernels += compiled(source, arch).kernels.values()
+    cubins = [cubin.read(image) for image in images]
+    cubins += [compiled(source, arch) for source in (EVERYTHING, statements(arch))]
+    kernels = [k for each in cubins for k in (*each.kernels.values(), *each.functions.values())]
     words = (k.code[at : at + 16] for k in kernels for at in range(0, len(k.code), 16))
     return tuple(dict.fromkeys(words))
 

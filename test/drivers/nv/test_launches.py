@@ -10,13 +10,18 @@ import struct
 
 import pytest
 
-from compiler import nvrtc
+from compiler import nvjitlink, nvrtc
 from compiler.code_object import CodeObject
+from compiler.compile import compile_kernel
 from compiler.cubin import read
+from compiler.dtype import dtypes
+from compiler.ir import Op
+from compiler.nvidia import gpu_target
 from compiler.nvrtc import compile_cuda
 from drivers import Var
 from drivers.errors import ArgumentMismatch, DeviceFault, MalformedInput
 from drivers.timeline import memory_view
+from test.compiler.test_amdgpu import assign, typed
 from test.drivers import kernels
 
 pytestmark = pytest.mark.skipif(bool(nvrtc.missing()), reason=nvrtc.missing() or "-")
@@ -241,6 +246,26 @@ def test_damaged_and_foreign_cubins_are_refused(nv_device) -> None:
     with pytest.raises(ArgumentMismatch, match="a copy queue of this device only copies"):
         program = nv_device.load(code)
         nv_device.copy_queue().commands().exec(program, (nv_device.alloc(8), 0, 1)).submit()
+
+
+@pytest.mark.skipif(bool(nvjitlink.missing()), reason=nvjitlink.missing() or "-")
+def test_functions_lie_behind_their_kernel_and_know_its_address(nv_device) -> None:
+    """LLVM's code of a division of bytes, judged by what stands in memory."""
+    target = gpu_target(nv_device.target.arch, compiler="nvptx")
+    x, y = (typed(i, (64,), dtypes.uint8) for i in (1, 2))
+    code = compile_kernel(assign(x.alu(Op.IDIV, y)), target)
+    content = read(code.image)
+    (function,), program = content.functions.values(), nv_device.load(code)
+    memory = bytes(memory_view(program.address, program.size_bytes))
+    start = program.size_bytes - len(function.code)
+    assert start % 128 == 0 and memory[start:] == function.code
+    words = struct.unpack(f"<{len(memory) // 4}I", memory)
+    before = struct.unpack(f"<{start // 4}I", content.kernels[code.name].code.ljust(start, b"\0"))
+    changed = [i for i, (a, b) in enumerate(zip(words, before, strict=False)) if a != b]
+    # The return address, in two halves, and the call's.
+    assert words[changed[0]] == program.address + 16 * (changed[2] // 4 + 1) & 0xFFFFFFFF
+    assert words[changed[1]] == program.address >> 32
+    assert all(i // 4 == changed[2] // 4 for i in changed[2:])
 
 
 def test_a_constant_table_is_not_placed_silently(nv_device) -> None:
