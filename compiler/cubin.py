@@ -226,7 +226,7 @@ class _Reader:
         return Cubin(f"sm_{self.architecture()}", kernels, functions, self.banks())
 
     def architecture(self) -> int:
-        flags = self.file.flags
+        flags = int(self.file.flags)
         above = self.file.abi_version >= _ABI_WITH_SM_ABOVE
         return flags >> 8 & 0xFF if above else flags & 0xFF
 
