@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from drivers.amd.generations import architecture_name
-from drivers.errors import MalformedInput, NodeNotAccessible, SystemCallFailed
+from drivers.errors import DeviceNotAvailable, MalformedInput, NodeNotAccessible, SystemCallFailed
 from drivers.system import System
 
 NODES = "/sys/devices/virtual/kfd/kfd/topology/nodes"
+VISIBLE = "ROCR_VISIBLE_DEVICES"
+"""Which GPUs a program sees, as ROCm's runtime takes it: "0,GPU-4b2c1a9f8d3e6f7a"."""
 _FILE_LIMIT = 64 << 10
 _NODE_LIMIT = 1024
 
@@ -45,6 +47,11 @@ class GpuNode:
     def architecture(self) -> str:
         """LLVM's name, gfx1100."""
         return architecture_name(self.value("gfx_target_version"))
+
+    @property
+    def uuid(self) -> str:
+        """As ROCm's tools name it."""
+        return f"GPU-{self.value('unique_id', 0):016x}"
 
     @property
     def render_node(self) -> str:
@@ -110,7 +117,7 @@ def parse_properties(text: str, path: str) -> dict[str, int]:
 
 
 def find_gpus(system: System, device: str = "AMD") -> list[GpuNode]:
-    """Every GPU that this process may use, in the order of the topology.
+    """Every GPU that this process may use, in the topology's order, or ROCR_VISIBLE_DEVICES'.
 
     A node without a readable GPU number is a processor, or a GPU that a container hides.
     """
@@ -127,7 +134,22 @@ def find_gpus(system: System, device: str = "AMD") -> list[GpuNode]:
             raise SystemCallFailed.wrap(error, f"reading {folder}/gpu_id", device) from error
         if gpu_id.isdecimal() and int(gpu_id):
             found.append(_read_gpu(system, number, int(gpu_id), folder, device))
-    return found
+    asked = os.environ.get(VISIBLE)
+    return found if asked is None else [
+        _named(found, name.strip(), device) for name in asked.split(",") if name.strip()
+    ]
+
+
+def _named(gpus: list[GpuNode], name: str, device: str) -> GpuNode:
+    """A GPU by its number in the topology's order, or by its unique_id."""
+    for number, gpu in enumerate(gpus):
+        if name in (str(number), gpu.uuid):
+            return gpu
+    known = ", ".join(f"{number} or {gpu.uuid}" for number, gpu in enumerate(gpus)) or "none"
+    raise DeviceNotAvailable(
+        f"{VISIBLE} names {name!r}; the GPUs here are {known}.",
+        device=device, operation="topology",
+    )
 
 
 def _read_gpu(system: System, number: int, gpu_id: int, folder: str, device: str) -> GpuNode:

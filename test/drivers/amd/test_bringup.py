@@ -14,6 +14,7 @@ from drivers.amd import packets, process
 from drivers.amd.generations import GENERATIONS
 from drivers.amd.hardware import save_area
 from drivers.amd.topology import NODES, find_gpus
+from drivers.emulated.system import EmulatedSystem
 from drivers.errors import (
     BarTooSmall,
     DeviceFault,
@@ -291,7 +292,7 @@ def test_a_node_that_does_not_open_says_what_to_do(system, node, number, kind, s
 def test_unknown_hardware_and_versions_are_refused():
     with pytest.raises(UnsupportedGpu, match="GPU 0 is gfx1036; supported: gfx90a, gfx942"):
         open_device("AMD", system=ScriptedSystem(gfx_target_version=100306))
-    with pytest.raises(DeviceNotAvailable, match=r"AMD:1 is not there; .* has 1 GPUs \(gfx1100\)"):
+    with pytest.raises(DeviceNotAvailable, match="AMD:1 is not there; .*GPUs are gfx1100"):
         open_device("AMD:1", system=ScriptedSystem())
     system = ScriptedSystem()
     system.version = (2, 0)
@@ -380,6 +381,26 @@ def test_each_ioctl_that_fails_is_named_and_leaves_nothing(system, name):
     gc.collect()
     assert len(system.handles) <= 1
     assert not system.queues
+
+
+def test_the_environment_chooses_among_the_gpus(monkeypatch):
+    board = EmulatedSystem("gfx1100,gfx1030,gfx1201")
+    three = find_gpus(board)
+    for asked, chosen in [
+        ("2,0", [2, 0]), (f" 1 , {three[0].uuid}", [1, 0]), ("", []), ("0,", [0]),
+    ]:
+        monkeypatch.setenv("ROCR_VISIBLE_DEVICES", asked)
+        assert find_gpus(board) == [three[number] for number in chosen]
+    monkeypatch.setenv("ROCR_VISIBLE_DEVICES", "1")
+    with open_device("AMD", system=board) as device:
+        assert device.target.cpu == "gfx1030"
+    with pytest.raises(DeviceNotAvailable, match="AMD:1 is not there; the kernel driver's GPUs"):
+        open_device("AMD:1", system=board)
+    for wrong in ("3", "-1", "GPU-0", "all"):
+        monkeypatch.setenv("ROCR_VISIBLE_DEVICES", f"0,{wrong}")
+        with pytest.raises(DeviceNotAvailable, match=f"names '{wrong}'; the GPUs here are 0"):
+            open_device("AMD", system=board)
+    board.shut_down()
 
 
 def test_a_node_of_processors_is_no_gpu(system):
