@@ -22,7 +22,7 @@ import errno
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from drivers.emulated.memory import READ, WRITE, Backing, GuestMemory, HostMap, PageTable
 from drivers.emulated.native import Native
@@ -32,6 +32,7 @@ IMAGES = 4
 BACK, FORTH = 1, 0  # what Native.write_back does with the image that it leaves
 Range = tuple[int, int]  # GPU addresses
 EVERYTHING: Range = (0, 1 << 64)
+UNCACHED: AbstractContextManager[None] = nullcontext()
 
 
 class Action(enum.Flag):
@@ -237,12 +238,12 @@ class Caches:
             for shadow in self.shadows:
                 shadow.invalidate_first(within)
 
-    @contextmanager
-    def grid(self) -> Iterator[None]:
+    def grid(self) -> AbstractContextManager[None]:
         """Around all of a grid's waves: at its end L2 has what they have written."""
-        if not self.shadows:
-            yield
-            return
+        return self._grid() if self.shadows else UNCACHED
+
+    @contextmanager
+    def _grid(self) -> Iterator[None]:
         with self.lock:
             self.grids += 1
         try:
@@ -254,12 +255,12 @@ class Caches:
                 for shadow in self.shadows:
                     shadow.end_of_grid(FORTH if self.grids else BACK)
 
-    @contextmanager
-    def waves(self) -> Iterator[None]:
+    def waves(self) -> AbstractContextManager[None]:
         """While waves run, at addresses that show this GPU's views and no other's."""
-        if not self.shadows:
-            yield
-            return
+        return self._waves() if self.shadows else UNCACHED
+
+    @contextmanager
+    def _waves(self) -> Iterator[None]:
         with self.views.waves:
             with self.lock:
                 for shadow in self.shadows:

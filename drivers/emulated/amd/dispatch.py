@@ -17,6 +17,7 @@ from drivers.emulated.memory import WRITE
 
 if TYPE_CHECKING:
     from drivers.emulated.amd.pm4 import ComputeEngine
+    from drivers.emulated.simt.engine import Dispatch, MemoryRange
 
 Field = tuple[int, int]  # shift, width
 
@@ -132,6 +133,7 @@ class Dispatcher:
         self.ranges = Ranges(engine.memory.table)
         self.held: list[tuple[Launch, Share]] = []  # begun as far as packets know
         self.launches: dict[tuple[int | None, ...], Launch] = {}  # by registers and packet
+        self.dispatches: dict[Launch, Dispatch] = {}
 
     def run(self, x: int, y: int, z: int, initiator: int) -> None:
         """Runs a grid of workgroups to its end, each XCC its share. Raises BadPacket, GpuFault."""
@@ -209,6 +211,29 @@ class Dispatcher:
 
     def launch(self, launch: Launch, share: Share = ALL) -> None:
         """Runs a grid to its end. Raises BadPacket, GpuFault."""
+        caches, translator = self.engine.caches, self.engine.process.simt()
+        count = launch.grid[0] * launch.grid[1] * launch.grid[2]
+        with caches.grid():
+            for part in self._parts(count, share):
+                with caches.waves():
+                    fault = translator.run(self._dispatch_of(launch)._replace(groups=part))
+                if fault is not None:
+                    report(self.engine, fault)
+
+    def _dispatch_of(self, launch: Launch) -> Dispatch:
+        """What the translator is told, made once for equal launches in the same memory.
+
+        Raises BadPacket.
+        """
+        memory = self.ranges.now()
+        known = self.dispatches.get(launch)
+        if known is None or known.memory is not memory:
+            if len(self.dispatches) == LAUNCHES:
+                self.dispatches.clear()
+            known = self.dispatches[launch] = self._checked(launch, memory)
+        return known
+
+    def _checked(self, launch: Launch, memory: tuple[MemoryRange, ...]) -> Dispatch:
         from drivers.emulated.simt.engine import Dispatch
 
         board = self.engine.gpu.board
@@ -219,18 +244,12 @@ class Dispatcher:
             raise BadPacket(f"{launch.lds_bytes} bytes of LDS; there are {board.lds_kib} KiB")
         if board.architected_group_ids:
             launch = launch._replace(group_ids=ARCHITECTED_GROUP_IDS)
-        caches = self.engine.caches
-        with caches.grid():
-            for part in self._parts(launch.grid[0] * launch.grid[1] * launch.grid[2], share):
-                with caches.waves():
-                    fault = self.engine.process.simt().run(Dispatch(
-                        memory=self.ranges.now(), groups=part, gfx=board.name,
-                        thread_ids="packed" if board.packed_thread_ids else "separate",
-                        end_address=self.engine.stop_address,
-                        **launch._asdict(),
-                    ))
-                if fault is not None:
-                    report(self.engine, fault)
+        return Dispatch(
+            memory=memory, gfx=board.name,
+            thread_ids="packed" if board.packed_thread_ids else "separate",
+            end_address=self.engine.stop_address,
+            **launch._asdict(),
+        )
 
     def _parts(self, count: int, share: Share) -> Iterator[tuple[int, int]]:
         """The parts of a grid in the order of the schedule, each when its turn comes."""

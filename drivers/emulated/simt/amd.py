@@ -126,7 +126,7 @@ class Translator(MemoryAccess, Registers):
         Registers.__init__(self, exec_full=exec_full, wave_size=wave_size)
         self.generation = generation
         self.slots = slots
-        self.patterns = {}
+        self.patterns, self.groups = {}, {}
         self.carries: dict[int, tuple[Value, int, Value, list[_Part]]] = {}
         self._pending: list[_Part] = []
         self.now: Instruction

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 from drivers.emulated.simt import helpers, layout, ordered, patterns
 from drivers.emulated.simt.amd_bits import EXEC, NULL
@@ -16,8 +17,21 @@ APERTURES = {235: 1 << 48, 236: (1 << 48) + 0xFFFFFFFF, 237: 1 << 49, 238: (1 <<
 """src_shared_base, src_shared_limit, src_private_base and src_private_limit: the flat addresses of
 LDS and of scratch, as Linux's driver sets them (kfd_flat_memory.c)."""
 
-Where = tuple[str, list[Value]]
-"""A helper's form (`helpers.FORMS`) and the arguments that say where."""
+
+class Where(NamedTuple):
+    """A helper's form (`helpers.FORMS`) and the arguments that say where."""
+
+    form: str
+    arguments: list[Value]
+    base: Value | None = None
+    """What the first argument is `place` bytes from, if that is a base of other accesses too."""
+    place: int = 0
+
+    @classmethod
+    def offset(cls, base: Value, place: int, offsets: Value) -> Where:
+        """A base for all lanes, so many bytes further, and an offset for each."""
+        return cls("offset", [base + place if place else base, offsets], base, place)
+
 
 # The word of an instruction's name → the helper's operation, for unsigned types first.
 _ATOMICS = {"swap": "swap", "storexchg": "swap", "cmpswap": "cmpswap", "cmpstore": "cmpswap",
@@ -57,6 +71,10 @@ class MemoryAccess(Registers):
     now: Instruction
     patterns: dict[tuple[str, int, int], ordered.Pattern]
     """Of a block's offsets, by their value, the elements' size and the half of the wave."""
+    groups: dict[tuple[str, ordered.Pattern, int, bool], ordered.Group]
+    """A block's accesses that are tested together: by base, pattern, elements' size, and whether
+    they write."""
+    local_base: Value | None = None
 
     def refuse(self, why: str = "is not translated yet") -> UnknownInstruction:
         """The error that names the instruction at hand."""
@@ -83,7 +101,7 @@ class MemoryAccess(Registers):
             raise self.refuse()
         elif format == "MUBUF":
             addresses, lanes = self._buffer_addresses(instruction)
-            self._access(instruction, ("address", [addresses]), lanes, 3)
+            self._access(instruction, Where("address", [addresses]), lanes, 3)
         else:
             self._access(instruction, self._where(instruction), None, 2)
 
@@ -116,18 +134,19 @@ class MemoryAccess(Registers):
             offsets = lane_bytes * self.each_lane("u32", range(self.wave_size))
             if instruction.fields["sve"]:
                 offsets = offsets + self.vector(address.index)
-            return "offset", [base, offsets]
+            return Where.offset(base, 0, offsets)
         if address.type == "b64":
             wide = self.vector_pair(address.index)
             if instruction.format == "FLAT" and offset >> 11 and self.generation != "RDNA4":
                 raise self.refuse("has an offset with its sign bit set, which means nothing")
             if offset:
                 wide = wide + offset
-            return "address", [self._unfolded(wide) if instruction.format == "FLAT" else wide]
-        base = self.scalar_operand(scalar, "u64")
-        if offset:
-            base = base + offset
-        return "offset", [base, self.vector(address.index)]
+            return Where(
+                "address", [self._unfolded(wide) if instruction.format == "FLAT" else wide]
+            )
+        return Where.offset(
+            self.scalar_operand(scalar, "u64"), offset, self.vector(address.index)
+        )
 
     def _unfolded(self, addresses: Value) -> Value:
         """Flat addresses with those of LDS and scratch replaced by where these are here."""
@@ -192,18 +211,15 @@ class MemoryAccess(Registers):
 
     def _addresses(self, where: Where) -> Value:
         """The address of each lane, as u64."""
-        form, arguments = where
-        if form == "address":
-            return arguments[0]
-        base, offsets = arguments
+        if where.form == "address":
+            return where.arguments[0]
+        base, offsets = where.arguments
         return self.splat(base) + offsets.to("u64")
 
     def _local_where(self, address: Operand, offset: int) -> Where:
-        base = self.context_field("LDS")
-        offsets = self.vector(address.index)
-        if offset:
-            base = base + offset
-        return "offset", [base, offsets]
+        if self.local_base is None:
+            self.local_base = self.context_field("LDS")
+        return Where.offset(self.local_base, offset, self.vector(address.index))
 
     # ---- calls ----
     def helper_address(self, function: str) -> str:
@@ -243,16 +259,18 @@ class MemoryAccess(Registers):
         ]
 
     def _load_known(
-        self, kind: str, results: list[str], base: Value, offsets: Value
+        self, kind: str, results: list[str], where: Where
     ) -> Callable[[], list[Value]]:
         """A load of a full wave, with the pattern of its offsets found once in a block."""
         slot, parts = self._slot(), range(self.wave_size // helpers.LANES)
-        found = [self._pattern(offsets, helpers.LOADS[kind][0], part) for part in parts]
+        (base, offsets), size = where.arguments, helpers.LOADS[kind][0]
+        found = [self._pattern(offsets, size, part) for part in parts]
 
         def one(pattern: ordered.Pattern) -> list[str]:
-            where = f"ptr %context, ptr {slot}, i64 {base.text}, {pattern.known}"
-            slowly = functools.partial(self._helper, f"load_{kind}_known", where, results)
-            return ordered.load(self, kind, slot, base.text, pattern, slowly)
+            given = f"ptr %context, ptr {slot}, i64 {base.text}, {pattern.known}"
+            slowly = functools.partial(self._helper, f"load_{kind}_known", given, results)
+            group = self._group(where, slot, pattern, size, False)
+            return ordered.load(self, kind, group, where.place, slowly)
 
         def emit() -> list[Value]:
             halves = zip(*(one(pattern) for pattern in found), strict=True)
@@ -262,17 +280,32 @@ class MemoryAccess(Registers):
 
         return emit
 
-    def _store_known(self, kind: str, base: Value, offsets: Value, data: list[Value]) -> None:
+    def _store_known(self, kind: str, where: Where, data: list[Value]) -> None:
         """A store of a full wave in the same way."""
         self.settle()
+        (base, offsets), size = where.arguments, helpers.STORES[kind][0]
         for part in range(self.wave_size // helpers.LANES):
-            pattern = self._pattern(offsets, helpers.STORES[kind][0], part)
+            pattern = self._pattern(offsets, size, part)
             slot, values = self._slot(), [self._half(value, part) for value in data]
-            where = f"ptr %context, ptr {slot}, i32 -1, i64 {base.text}, "
-            where += self._part(offsets, part)
-            where += "".join(f", {helpers.VECTOR} {value}" for value in values)
-            slowly = functools.partial(self._helper, f"store_{kind}_offset_full", where, [])
-            ordered.store(self, kind, slot, base.text, pattern, values, slowly)
+            given = f"ptr %context, ptr {slot}, i32 -1, i64 {base.text}, "
+            given += self._part(offsets, part)
+            given += "".join(f", {helpers.VECTOR} {value}" for value in values)
+            slowly = functools.partial(self._helper, f"store_{kind}_offset_full", given, [])
+            group = self._group(where, slot, pattern, size, True)
+            ordered.store(self, kind, group, where.place, values, slowly)
+
+    def _group(
+        self, where: Where, slot: str, pattern: ordered.Pattern, size: int, writes: bool
+    ) -> ordered.Group:
+        """What an access is tested with: one range may be read and not written."""
+        assert where.base is not None
+        key = where.base.text, pattern, size, writes
+        found = self.groups.get(key)
+        if found is None:
+            found = self.groups[key] = ordered.Group(
+                self, slot, where.base.text, pattern, size, where.place
+            )
+        return found
 
     def _pattern(self, offsets: Value, size: int, part: int) -> ordered.Pattern:
         """How offsets of elements of so many bytes lie in a half of the wave."""
@@ -332,14 +365,14 @@ class MemoryAccess(Registers):
         kind = kind.removesuffix("_d16")
         kind = {"b16": "u16", "b8": "u8"}.get(kind, kind)
         results = ["u32"] * helpers.LOADS[kind][1]
-        if where[0] == "offset" and self.exec_full and lanes is None:
-            load = self._load_known(kind, results, *where[1])
+        if where.form == "offset" and self.exec_full and lanes is None:
+            load = self._load_known(kind, results, where)
             if "d16" not in word:
                 self.defer(dst.index, len(results), load)
                 return
             values = load()
         else:
-            values = self._call(f"load_{kind}_{where[0]}", results, where[1], lanes)
+            values = self._call(f"load_{kind}_{where.form}", results, where.arguments, lanes)
         if lanes is not None:
             values = [lanes.select(value, value.like(0)) for value in values]
         if "d16" in word:
@@ -360,10 +393,10 @@ class MemoryAccess(Registers):
         values = [self.vector(data.index + j) for j in range(helpers.STORES[kind][1])]
         if "d16_hi" in word:
             values = [values[0] >> 16]
-        if where[0] == "offset" and self.exec_full and lanes is None:
-            self._store_known(kind, where[1][0], where[1][1], values)
+        if where.form == "offset" and self.exec_full and lanes is None:
+            self._store_known(kind, where, values)
             return
-        self._call(f"store_{kind}_{where[0]}", [], [*where[1], *values], lanes)
+        self._call(f"store_{kind}_{where.form}", [], [*where.arguments, *values], lanes)
 
     def _atomic(
         self, instruction: Instruction, word: str, addresses: Value, data: list[Operand],
@@ -422,10 +455,11 @@ class MemoryAccess(Registers):
         address = start + distance
         if size >= 4:
             address = address & ~3
-        function = self.helper_address("scalar_check")
-        there = self.emit(
-            f"call ptr {function}(ptr %context, ptr {self._slot()}, i64 {address.text}, i64 {size})"
-        )
+        slot = self._slot()
+        there = ordered.scalar(self, slot, address.text, size, lambda: self.emit(
+            f"call ptr {self.helper_address('scalar_check')}"
+            f"(ptr %context, ptr {slot}, i64 {address.text}, i64 {size}) cold"
+        ))
         if inside is not None:
             zeros = self.emit(f"getelementptr i8, ptr %context, i64 {layout.CONTEXT_ZEROS}")
             there = self.emit(f"select i1 {inside.text}, ptr {there}, ptr {zeros}")

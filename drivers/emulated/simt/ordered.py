@@ -1,8 +1,9 @@
 """Accesses inside translated code, for offsets that are in order: what most of a kernel does.
 
 In both halves of 32 lanes the offsets are those of neighbours, or all the same (`Pattern`, found
-once in a block). If so, and if the places lie in the range that the instruction touched last, the
-access is a few vector instructions; in all other cases it is a call of the helper.
+once in a block). If so, and if the places lie in the range that was touched last (`Group`, found
+out once for accesses side by side), the access is a few vector instructions; in all other cases it
+is a call of the helper.
 """
 
 from __future__ import annotations
@@ -67,25 +68,84 @@ def find(build: Build, size: int, offsets: str, search: Callable[[], str]) -> Pa
     return Pattern(near, same, wide, f"{given}, i32 {number}, {LEADERS} {leaders}")
 
 
-class _Places:
-    """Where the halves begin, and tests whether they lie in the slot's range."""
+def _range(build: Build, slot: str) -> tuple[str, str]:
+    """Where the range begins that was touched last, and its size."""
+    start = build.emit(f"load i64, ptr {slot}")
+    end_at = build.emit(f"getelementptr i8, ptr {slot}, i64 {layout.SLOT_END}")
+    end = build.emit(f"load i64, ptr {end_at}")
+    return start, build.emit(f"sub i64 {end}, {start}")
 
-    def __init__(self, build: Build, slot: str, base: str, pattern: Pattern) -> None:
-        self.build = build
-        first = build.emit(f"load i64, ptr {slot}")
-        end_at = build.emit(f"getelementptr i8, ptr {slot}, i64 {layout.SLOT_END}")
-        end = build.emit(f"load i64, ptr {end_at}")
-        self.room = build.emit(f"sub i64 {end}, {first}")
-        places = [build.emit(f"add i64 {base}, {start}") for start in pattern.starts]
-        distances = [build.emit(f"sub i64 {place}, {first}") for place in places]
-        self.farthest = _intrinsic(build, "umax", *distances)
-        self.pointers = [build.emit(f"inttoptr i64 {place} to ptr") for place in places]
 
-    def test(self, form: str, extent_bytes: int) -> str:
+def scalar(
+    build: Build, slot: str, address: str, size: int, otherwise: Callable[[], str]
+) -> str:
+    """Where a scalar load reads `size` bytes; `otherwise` calls the helper."""
+    near, slow, done = (build.name() for _ in range(3))
+    start, room = _range(build, slot)
+    distance = build.emit(f"sub i64 {address}, {start}")
+    limit = _intrinsic(build, "usub.sat", room, str(size - 1))
+    inside = build.emit(f"icmp ult i64 {distance}, {limit}")
+    build.do(f"br i1 {inside}, label {near}, label {slow}")
+    _begin(build, near)
+    there = build.emit(f"inttoptr i64 {address} to ptr")
+    build.do(f"br label {done}")
+    _begin(build, slow)
+    other = otherwise()
+    build.do(f"br label {done}")
+    _begin(build, done)
+    return build.emit(f"phi ptr [ {there}, {near} ], [ {other}, {slow} ]")
+
+
+class Group:
+    """Accesses of one block that differ in a constant only: their places are tested together.
+
+    All of them begin at `base` and an offset of the pattern, `first` to `last` bytes further. That
+    they lie in the range that the first instruction of them touched last is found out where the
+    first of them stands; the bounds are written into its text as more of them come.
+    """
+
+    def __init__(
+        self, build: Build, slot: str, base: str, pattern: Pattern, size: int, place: int
+    ) -> None:
+        self.build, self.size, self.first, self.last = build, size, place, place
+        start, room = _range(build, slot)
+        self._bounds: list[tuple[int, str, int]] = []  # line, text before the number, sign or size
+        lowest = self._bound(f"sub i64 {start}, ", 0)
+        places = [build.emit(f"add i64 {base}, {each}") for each in pattern.starts]
+        distances = [build.emit(f"sub i64 {each}, {lowest}") for each in places]
+        farthest = _intrinsic(build, "umax", *distances)
+        self.pointers = [build.emit(f"inttoptr i64 {each} to ptr") for each in places]
+        build.declarations.add("declare i64 @llvm.usub.sat.i64(i64, i64)")
+        self.near, self.same = (
+            self._test(farthest, room, form, extent)
+            for form, extent in ((pattern.near, HALF * size), (pattern.same, size))
+        )
+        self._write()
+
+    def _bound(self, text: str, extent: int) -> str:
+        """An instruction whose last operand is a bound: of `extent` bytes at each, or the first."""
+        result = self.build.emit(text)
+        self._bounds.append((len(self.build.lines) - 1, self.build.lines[-1], extent))
+        return result
+
+    def _test(self, farthest: str, room: str, form: str, extent: int) -> str:
         """Whether that form is the offsets', and so many bytes at each place are in the range."""
-        limit = _intrinsic(self.build, "usub.sat", self.room, str(extent_bytes - 1))
-        inside = self.build.emit(f"icmp ult i64 {self.farthest}, {limit}")
+        limit = self._bound(f"call i64 @llvm.usub.sat.i64(i64 {room}, i64 ", extent)
+        inside = self.build.emit(f"icmp ult i64 {farthest}, {limit}")
         return self.build.emit(f"and i1 {inside}, {form}")
+
+    def _write(self) -> None:
+        for line, text, extent in self._bounds:
+            bound = f"{self.last - self.first + extent - 1})" if extent else f"{self.first}"
+            self.build.lines[line] = text + bound
+
+    def at(self, place: int) -> list[str]:
+        """Where the halves of an access begin that is one of them, `place` bytes from the base."""
+        if not self.first <= place <= self.last:
+            self.first, self.last = min(self.first, place), max(self.last, place)
+            self._write()
+        emit = self.build.emit
+        return [emit(f"getelementptr i8, ptr {each}, i64 {place}") for each in self.pointers]
 
 
 def _intrinsic(build: Build, name: str, left: str, right: str) -> str:
@@ -98,22 +158,21 @@ def _begin(build: Build, label: str) -> None:
 
 
 def load(
-    build: Build, kind: str, slot: str, base: str, pattern: Pattern,
-    otherwise: Callable[[], list[str]],
+    build: Build, kind: str, group: Group, place: int, otherwise: Callable[[], list[str]]
 ) -> list[str]:
     """One kind of load for 32 lanes; its registers. `otherwise` calls the helper."""
-    size, registers, element = LOADS[kind]
+    _, registers, element = LOADS[kind]
     near, other, same, slow, done = (build.name() for _ in range(5))
-    places = _Places(build, slot, base, pattern)
-    build.do(f"br i1 {places.test(pattern.near, HALF * size)}, label {near}, label {other}")
+    pointers = group.at(place)
+    build.do(f"br i1 {group.near}, label {near}, label {other}")
     _begin(build, other)
-    build.do(f"br i1 {places.test(pattern.same, size)}, label {same}, label {slow}")
+    build.do(f"br i1 {group.same}, label {same}, label {slow}")
     results = []
     for label, values in ((near, _near), (same, _same)):
         _begin(build, label)
         results.append([
             _extended(build, kind, value)
-            for value in values(build, places.pointers, registers, element)
+            for value in values(build, pointers, registers, element)
         ])
         build.do(f"br label {done}")
     _begin(build, slow)
@@ -159,17 +218,17 @@ def _extended(build: Build, kind: str, value: str) -> str:
 
 
 def store(
-    build: Build, kind: str, slot: str, base: str, pattern: Pattern, data: list[str],
+    build: Build, kind: str, group: Group, place: int, data: list[str],
     otherwise: Callable[[], object],
 ) -> None:
     """One kind of store for 32 lanes; `otherwise` calls the helper."""
-    size, registers, element = STORES[kind]
+    _, registers, element = STORES[kind]
     near, slow, done = (build.name() for _ in range(3))
-    places = _Places(build, slot, base, pattern)
-    build.do(f"br i1 {places.test(pattern.near, HALF * size)}, label {near}, label {slow}")
+    pointers = group.at(place)
+    build.do(f"br i1 {group.near}, label {near}, label {slow}")
     _begin(build, near)
     count = HALF * registers
-    for half, pointer in zip(_HALVES, places.pointers, strict=True):
+    for half, pointer in zip(_HALVES, pointers, strict=True):
         parts = [_half(build, value, half, element) for value in data]
         while len(parts) & len(parts) - 1:
             parts.append("poison")

@@ -160,16 +160,26 @@ start:
   %waiting = phi i64 [ 0, %begin ], [ %waiting.next, %started ]
   %at = mul i64 %w, %stride
   %state = getelementptr i8, ptr %states, i64 %at
-  br label %copy
-copy:
-  %i = phi i64 [ 0, %start ], [ %i.next, %copy ]
+  br label %pairs
+; Pairs together: a wave reads addresses, and finds in the store buffer only what was stored whole.
+pairs:
+  %i = phi i64 [ 0, %start ], [ %i.next, %pair ]
+  %i.next = add i64 %i, 2
+  %i.more = icmp ule i64 %i.next, %scalar.count
   %from = getelementptr i32, ptr %scalars, i64 %i
-  %value = load volatile i32, ptr %from
   %to = getelementptr i32, ptr %state, i64 %i
+  br i1 %i.more, label %pair, label %rest
+pair:
+  %both = load volatile i64, ptr %from, align 4
+  store i64 %both, ptr %to, align 4
+  br label %pairs
+rest:
+  %odd = icmp ult i64 %i, %scalar.count
+  br i1 %odd, label %single, label %copied
+single:
+  %value = load volatile i32, ptr %from
   store i32 %value, ptr %to
-  %i.next = add i64 %i, 1
-  %i.more = icmp ult i64 %i.next, %scalar.count
-  br i1 %i.more, label %copy, label %copied
+  br label %copied
 copied:
 {_identity("x")}{_identity("y")}{_identity("z")}
   %own.0 = mul i64 %w, %scratch.bytes

@@ -292,7 +292,7 @@ def test_a_node_that_does_not_open_says_what_to_do(system, node, number, kind, s
 def test_unknown_hardware_and_versions_are_refused():
     with pytest.raises(UnsupportedGpu, match="GPU 0 is gfx1036; supported: gfx90a, gfx942"):
         open_device("AMD", system=ScriptedSystem(gfx_target_version=100306))
-    with pytest.raises(DeviceNotAvailable, match="AMD:1 is not there; .*GPUs are gfx1100"):
+    with pytest.raises(DeviceNotAvailable, match=r"AMD:1 is not there; .* GPUs are gfx1100"):
         open_device("AMD:1", system=ScriptedSystem())
     system = ScriptedSystem()
     system.version = (2, 0)
