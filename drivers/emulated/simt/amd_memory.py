@@ -26,11 +26,15 @@ class Where(NamedTuple):
     base: Value | None = None
     """What the first argument is `place` bytes from, if that is a base of other accesses too."""
     place: int = 0
+    forms: tuple[ordered.Form, ...] = ordered.FORMS
 
     @classmethod
-    def offset(cls, base: Value, place: int, offsets: Value) -> Where:
+    def offset(
+        cls, base: Value, place: int, offsets: Value,
+        forms: tuple[ordered.Form, ...] = ordered.FORMS,
+    ) -> Where:
         """A base for all lanes, so many bytes further, and an offset for each."""
-        return cls("offset", [base + place if place else base, offsets], base, place)
+        return cls("offset", [base + place if place else base, offsets], base, place, forms)
 
 
 # The word of an instruction's name → the helper's operation, for unsigned types first.
@@ -219,7 +223,9 @@ class MemoryAccess(Registers):
     def _local_where(self, address: Operand, offset: int) -> Where:
         if self.local_base is None:
             self.local_base = self.context_field("LDS")
-        return Where.offset(self.local_base, offset, self.vector(address.index))
+        return Where.offset(
+            self.local_base, offset, self.vector(address.index), ordered.LOCAL_FORMS
+        )
 
     # ---- calls ----
     def helper_address(self, function: str) -> str:
@@ -303,7 +309,7 @@ class MemoryAccess(Registers):
         found = self.groups.get(key)
         if found is None:
             found = self.groups[key] = ordered.Group(
-                self, slot, where.base.text, pattern, size, where.place
+                self, slot, where.base.text, pattern, size, where.place, where.forms
             )
         return found
 

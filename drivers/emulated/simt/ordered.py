@@ -1,9 +1,9 @@
 """Accesses inside translated code, for offsets that are in order: what most of a kernel does.
 
-In both halves of 32 lanes the offsets are those of neighbours, or all the same (`Pattern`, found
-once in a block). If so, and if the places lie in the range that was touched last (`Group`, found
-out once for accesses side by side), the access is a few vector instructions; in all other cases it
-is a call of the helper.
+In each sixteen lanes, or each eight, the offsets are those of neighbours, or all the same
+(`Pattern`, found once in a block). If so, and if the places lie in the range that was touched last
+(`Group`, found out once for accesses side by side), an access is a few vector instructions; in all
+other cases it is a call of the helper.
 """
 
 from __future__ import annotations
@@ -13,22 +13,29 @@ from dataclasses import dataclass
 
 from drivers.emulated.simt import layout
 from drivers.emulated.simt.helpers import LANES, LOADS, STORES, VECTOR, listed
-from drivers.emulated.simt.patterns import GROUP, LEADERS, NEAR_16, PATTERN, WRAPPING
+from drivers.emulated.simt.patterns import GROUP, LEADERS, NUMBERS, PATTERN, WRAPPING
 from drivers.emulated.simt.values import Build
 
-HALF = 16
-_HALVES = range(LANES // HALF)
-_FIRSTS = listed((lane // HALF * HALF for lane in range(LANES)), "i32")
+Form = tuple[int, str]
+"""Lanes side by side, and whether theirs are neighbours' offsets or one."""
+FORMS: tuple[Form, ...] = ((16, "near"), (16, "same"))
+"""Those that stand in the code, in the order of trial."""
+LOCAL_FORMS: tuple[Form, ...] = (*FORMS, (8, "near"), (8, "same"))
+"""The same for local memory: a workgroup of 8 × 8 reads it in these, over and over."""
+_PARTS = range(LANES // GROUP)
 
 
 @dataclass(frozen=True)
 class Pattern:
     """How 32 offsets lie, as names of values in the function."""
 
-    near: str
-    same: str
-    starts: tuple[str, ...]
-    """The offset of each half's first lane, as i64."""
+    number: str
+    """Which form it is (`patterns.NUMBERS`)."""
+    leaders: str
+    """The offsets of each eight's first lane."""
+    lowest: str
+    highest: str
+    """Of these, as i64."""
     known: str
     """The arguments that tell a helper."""
 
@@ -39,33 +46,39 @@ def find(build: Build, size: int, offsets: str, search: Callable[[], str]) -> Pa
     first, other, done = (build.name() for _ in range(3))
     build.do(f"br label {first}")
     _begin(build, first)
-    firsts = emit(f"shufflevector {given}, {VECTOR} poison, {VECTOR} {_FIRSTS}")
+    leaders = _picked(build, offsets, range(0, LANES, GROUP), LANES, "i32")
+    lowest, highest = (_reduced(build, name, leaders) for name in ("umin", "umax"))
+    lanes = FORMS[0][0]
+    places = listed((lane // lanes * lanes for lane in range(LANES)), "i32")
+    firsts = emit(f"shufflevector {given}, {VECTOR} poison, {VECTOR} {places}")
     delta = emit(f"sub {given}, {firsts}")
-    steps = listed((lane % HALF * size for lane in range(LANES)), "i32")
+    steps = listed((lane % lanes * size for lane in range(LANES)), "i32")
     forms = []
     for wanted in (steps, "zeroinitializer"):
         far = emit(f"icmp ne {VECTOR} {delta}, {wanted}")
         bits = emit(f"bitcast <{LANES} x i1> {far} to i32")
         forms.append(emit(f"icmp eq i32 {bits}, 0"))
-    starts = [emit(f"extractelement {given}, i32 {half * HALF}") for half in _HALVES]
-    low = [emit(f"icmp ult i32 {start}, {WRAPPING}") for start in starts]
-    lows, either = emit(f"and i1 {low[0]}, {low[1]}"), emit(f"or i1 {forms[0]}, {forms[1]}")
-    near, same = (emit(f"and i1 {form}, {lows}") for form in forms)
-    ordered = emit(f"and i1 {either}, {lows}")
-    number = emit(f"select i1 {near}, i32 {NEAR_16}, i32 {NEAR_16 + 1}")
-    places = listed(range(0, LANES, GROUP), "i32")
-    leaders = emit(f"shufflevector {given}, {VECTOR} poison, {LEADERS} {places}")
+    either = emit(f"or i1 {forms[0]}, {forms[1]}")
+    no_wrap = emit(f"icmp ult i32 {highest}, {WRAPPING}")
+    ordered = emit(f"and i1 {either}, {no_wrap}")
+    near, same = (NUMBERS[form] for form in FORMS)
+    number = emit(f"select i1 {forms[0]}, i32 {near}, i32 {same}")
     build.do(f"br i1 {ordered}, label {done}, label {other}")
     _begin(build, other)
     found = search()
     other_number = emit(f"extractvalue {PATTERN} {found}, 0")
-    other_leaders = emit(f"extractvalue {PATTERN} {found}, 1")
     build.do(f"br label {done}")
     _begin(build, done)
     number = emit(f"phi i32 [ {number}, {first} ], [ {other_number}, {other} ]")
-    leaders = emit(f"phi {LEADERS} [ {leaders}, {first} ], [ {other_leaders}, {other} ]")
-    wide = tuple(emit(f"zext i32 {start} to i64") for start in starts)
-    return Pattern(near, same, wide, f"{given}, i32 {number}, {LEADERS} {leaders}")
+    low, high = (emit(f"zext i32 {each} to i64") for each in (lowest, highest))
+    known = f"{given}, i32 {number}, {LEADERS} {leaders}"
+    return Pattern(number, leaders, low, high, known)
+
+
+def _reduced(build: Build, name: str, leaders: str) -> str:
+    function = f"@llvm.vector.reduce.{name}.v{len(_PARTS)}i32"
+    build.declarations.add(f"declare i32 {function}({LEADERS})")
+    return build.emit(f"call i32 {function}({LEADERS} {leaders})")
 
 
 def _range(build: Build, slot: str) -> tuple[str, str]:
@@ -105,21 +118,27 @@ class Group:
     """
 
     def __init__(
-        self, build: Build, slot: str, base: str, pattern: Pattern, size: int, place: int
+        self, build: Build, slot: str, base: str, pattern: Pattern, size: int, place: int,
+        forms: tuple[Form, ...],
     ) -> None:
-        self.build, self.size, self.first, self.last = build, size, place, place
+        self.build, self.base, self.pattern, self.forms = build, base, pattern, forms
+        self.first = self.last = place
         start, room = _range(build, slot)
-        self._bounds: list[tuple[int, str, int]] = []  # line, text before the number, sign or size
+        self._bounds: list[tuple[int, str, int]] = []  # line, text before the number, extent
         lowest = self._bound(f"sub i64 {start}, ", 0)
-        places = [build.emit(f"add i64 {base}, {each}") for each in pattern.starts]
-        distances = [build.emit(f"sub i64 {each}, {lowest}") for each in places]
+        near = build.emit(f"sub i64 {base}, {lowest}")
+        distances = [build.emit(f"add i64 {near}, {each}")
+                     for each in (pattern.lowest, pattern.highest)]
         farthest = _intrinsic(build, "umax", *distances)
-        self.pointers = [build.emit(f"inttoptr i64 {each} to ptr") for each in places]
         build.declarations.add("declare i64 @llvm.usub.sat.i64(i64, i64)")
-        self.near, self.same = (
-            self._test(farthest, room, form, extent)
-            for form, extent in ((pattern.near, HALF * size), (pattern.same, size))
-        )
+        even = build.emit(f"and i32 {pattern.number}, 1")
+        is_near = build.emit(f"icmp eq i32 {even}, 0")
+        limits = [self._bound(f"call i64 @llvm.usub.sat.i64(i64 {room}, i64 ", extent)
+                  for extent in (GROUP * size, size)]
+        limit = build.emit(f"select i1 {is_near}, i64 {limits[0]}, i64 {limits[1]}")
+        inside = build.emit(f"icmp ult i64 {farthest}, {limit}")
+        self.form = build.emit(f"select i1 {inside}, i32 {pattern.number}, i32 -1")
+        """The number of the form, where all of them lie inside."""
         self._write()
 
     def _bound(self, text: str, extent: int) -> str:
@@ -128,24 +147,32 @@ class Group:
         self._bounds.append((len(self.build.lines) - 1, self.build.lines[-1], extent))
         return result
 
-    def _test(self, farthest: str, room: str, form: str, extent: int) -> str:
-        """Whether that form is the offsets', and so many bytes at each place are in the range."""
-        limit = self._bound(f"call i64 @llvm.usub.sat.i64(i64 {room}, i64 ", extent)
-        inside = self.build.emit(f"icmp ult i64 {farthest}, {limit}")
-        return self.build.emit(f"and i1 {inside}, {form}")
-
     def _write(self) -> None:
         for line, text, extent in self._bounds:
             bound = f"{self.last - self.first + extent - 1})" if extent else f"{self.first}"
             self.build.lines[line] = text + bound
 
-    def at(self, place: int) -> list[str]:
-        """Where the halves of an access begin that is one of them, `place` bytes from the base."""
+    def include(self, place: int) -> None:
+        """One more access, `place` bytes from the base."""
         if not self.first <= place <= self.last:
             self.first, self.last = min(self.first, place), max(self.last, place)
             self._write()
-        emit = self.build.emit
-        return [emit(f"getelementptr i8, ptr {each}, i64 {place}") for each in self.pointers]
+
+    def at(self, place: int, lanes: int) -> list[str]:
+        """Where an access begins in each so many lanes, `place` bytes from the base."""
+        emit, found = self.build.emit, []
+        for lane in range(0, LANES, lanes):
+            leader = emit(f"extractelement {LEADERS} {self.pattern.leaders}, i32 {lane // GROUP}")
+            wide = emit(f"zext i32 {leader} to i64")
+            start = emit(f"add i64 {self.base}, {wide}")
+            pointer = emit(f"inttoptr i64 {start} to ptr")
+            found.append(emit(f"getelementptr i8, ptr {pointer}, i64 {place}"))
+        return found
+
+    def branch(self, form: Form, label: str, on: str) -> None:
+        """To `label` if all of them have a form, else on, where what comes next stands."""
+        so = self.build.emit(f"icmp eq i32 {self.form}, {NUMBERS[form]}")
+        self.build.do(f"br i1 {so}, label {label}, label {on}")
 
 
 def _intrinsic(build: Build, name: str, left: str, right: str) -> str:
@@ -162,51 +189,83 @@ def load(
 ) -> list[str]:
     """One kind of load for 32 lanes; its registers. `otherwise` calls the helper."""
     _, registers, element = LOADS[kind]
-    near, other, same, slow, done = (build.name() for _ in range(5))
-    pointers = group.at(place)
-    build.do(f"br i1 {group.near}, label {near}, label {other}")
-    _begin(build, other)
-    build.do(f"br i1 {group.same}, label {same}, label {slow}")
-    results = []
-    for label, values in ((near, _near), (same, _same)):
+    group.include(place)
+    slow, done = build.name(), build.name()
+    labels, results = [], []
+    for form in group.forms:
+        label, on = build.name(), build.name()
+        group.branch(form, label, on)
         _begin(build, label)
+        values = _near if form[1] == "near" else _same
         results.append([
             _extended(build, kind, value)
-            for value in values(build, pointers, registers, element)
+            for value in values(build, group.at(place, form[0]), form[0], registers, element)
         ])
+        labels.append(label)
         build.do(f"br label {done}")
+        _begin(build, on)
+    build.do(f"br label {slow}")
     _begin(build, slow)
     results.append(otherwise())
     build.do(f"br label {done}")
     _begin(build, done)
     return [
-        build.emit(f"phi {VECTOR} [ {a}, {near} ], [ {b}, {same} ], [ {c}, {slow} ]")
-        for a, b, c in zip(*results, strict=True)
+        build.emit(f"phi {VECTOR} " + ", ".join(
+            f"[ {value}, {label} ]" for value, label in zip(same, [*labels, slow], strict=True)
+        ))
+        for same in zip(*results, strict=True)
     ]
 
 
-def _near(build: Build, pointers: list[str], registers: int, element: str) -> list[str]:
-    block = f"<{HALF * registers} x {element}>"
-    low, high = (build.emit(f"load {block}, ptr {pointer}, align 1") for pointer in pointers)
+def _near(
+    build: Build, pointers: list[str], lanes: int, registers: int, element: str
+) -> list[str]:
+    count = lanes * registers
+    parts = [build.emit(f"load <{count} x {element}>, ptr {each}, align 1") for each in pointers]
+    whole, width = _joined(build, parts, count, element), LANES * registers
     return [
-        build.emit(f"shufflevector {block} {low}, {block} {high}, <{LANES} x i32> "
-                   f"{listed(range(j, LANES * registers, registers), 'i32')}")
+        _picked(build, whole, range(j, width, registers), width, element)
         for j in range(registers)
     ]
 
 
-def _same(build: Build, pointers: list[str], registers: int, element: str) -> list[str]:
-    half, values = f"<{HALF} x {element}>", []
+def _same(
+    build: Build, pointers: list[str], lanes: int, registers: int, element: str
+) -> list[str]:
+    part, values = f"<{lanes} x {element}>", []
     for j in range(registers):
-        halves = []
+        parts = []
         for pointer in pointers:
             at = build.emit(f"getelementptr i8, ptr {pointer}, i64 {4 * j}")
             one = build.emit(f"load {element}, ptr {at}, align 1")
-            halves.append(build.emit(f"insertelement {half} poison, {element} {one}, i32 0"))
-        places = listed((lane // HALF * HALF for lane in range(LANES)), "i32")
-        values.append(build.emit(f"shufflevector {half} {halves[0]}, {half} {halves[1]}, "
-                                 f"<{LANES} x i32> {places}"))
+            first = build.emit(f"insertelement {part} poison, {element} {one}, i32 0")
+            parts.append(_picked(build, first, [0] * lanes, lanes, element))
+        values.append(_joined(build, parts, lanes, element))
     return values
+
+
+def _joined(build: Build, parts: list[str], width: int, element: str) -> str:
+    """Vectors of `width` elements, two to the power of something, one after the other."""
+    while len(parts) > 1:
+        given, both = f"<{width} x {element}>", listed(range(2 * width), "i32")
+        parts = [
+            build.emit(f"shufflevector {given} {low}, {given} {high}, <{2 * width} x i32> {both}")
+            for low, high in zip(parts[::2], parts[1::2], strict=True)
+        ]
+        width *= 2
+    return parts[0]
+
+
+def _picked(
+    build: Build, value: str, places: range | list[int], width: int, element: str
+) -> str:
+    """Some elements of a vector of `width`, in order."""
+    chosen = list(places)
+    if chosen == list(range(width)):
+        return value
+    given = f"<{width} x {element}>"
+    return build.emit(f"shufflevector {given} {value}, {given} poison, "
+                      f"<{len(chosen)} x i32> {listed(iter(chosen), 'i32')}")
 
 
 def _extended(build: Build, kind: str, value: str) -> str:
@@ -222,47 +281,37 @@ def store(
     otherwise: Callable[[], object],
 ) -> None:
     """One kind of store for 32 lanes; `otherwise` calls the helper."""
-    _, registers, element = STORES[kind]
-    near, slow, done = (build.name() for _ in range(3))
-    pointers = group.at(place)
-    build.do(f"br i1 {group.near}, label {near}, label {slow}")
-    _begin(build, near)
-    count = HALF * registers
-    for half, pointer in zip(_HALVES, pointers, strict=True):
-        parts = [_half(build, value, half, element) for value in data]
-        while len(parts) & len(parts) - 1:
-            parts.append("poison")
-        width = HALF
-        while len(parts) > 1:
-            joined = []
-            for low, high in zip(parts[::2], parts[1::2], strict=True):
-                joined.append(build.emit(
-                    f"shufflevector <{width} x {element}> {low}, <{width} x {element}> {high}, "
-                    f"<{2 * width} x i32> {listed(range(2 * width), 'i32')}"
-                ))
-            parts, width = joined, 2 * width
-        joined_text = parts[0]
-        if registers > 1:
-            places_text = listed(
-                (i % registers * HALF + i // registers for i in range(count)), "i32"
-            )
-            joined_text = build.emit(
-                f"shufflevector <{width} x {element}> {parts[0]}, <{width} x {element}> poison, "
-                f"<{count} x i32> {places_text}"
-            )
-        build.do(f"store <{count} x {element}> {joined_text}, ptr {pointer}, align 1")
-    build.do(f"br label {done}")
-    _begin(build, slow)
+    group.include(place)
+    done = build.name()
+    for lanes, form in group.forms:
+        if form == "same":
+            continue
+        label, on = build.name(), build.name()
+        group.branch((lanes, form), label, on)
+        _begin(build, label)
+        for part, pointer in enumerate(group.at(place, lanes)):
+            _store_part(build, kind, pointer, data, range(part * lanes, (part + 1) * lanes))
+        build.do(f"br label {done}")
+        _begin(build, on)
     otherwise()
     build.do(f"br label {done}")
     _begin(build, done)
 
 
-def _half(build: Build, value: str, half: int, element: str) -> str:
-    lanes = listed(range(half * HALF, (half + 1) * HALF), "i32")
-    part = build.emit(
-        f"shufflevector {VECTOR} {value}, {VECTOR} poison, <{HALF} x i32> {lanes}"
-    )
-    if element == "i32":
-        return part
-    return build.emit(f"trunc <{HALF} x i32> {part} to <{HALF} x {element}>")
+def _store_part(build: Build, kind: str, pointer: str, data: list[str], lanes: range) -> None:
+    """Stores what some lanes have, who are neighbours."""
+    _, registers, element = STORES[kind]
+    parts = []
+    for value in data:
+        part = _picked(build, value, lanes, LANES, "i32")
+        if element != "i32":
+            part = build.emit(f"trunc <{len(lanes)} x i32> {part} to <{len(lanes)} x {element}>")
+        parts.append(part)
+    while len(parts) & len(parts) - 1:
+        parts.append("poison")
+    width, count = len(lanes) * len(parts), len(lanes) * registers
+    rows = [i % registers * len(lanes) + i // registers for i in range(count)]
+    joined = _joined(build, parts, len(lanes), element)
+    if registers > 1:
+        joined = _picked(build, joined, rows, width, element)
+    build.do(f"store <{count} x {element}> {joined}, ptr {pointer}, align 1")

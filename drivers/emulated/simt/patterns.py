@@ -30,7 +30,10 @@ PATTERN = f"{{i32, {LEADERS}}}"
 address instead of neighbouring ones; and the leaders' offsets."""
 _SIZES = (32, 16, 8)
 _NONE = 2 * len(_SIZES)
-NEAR_16 = 2 * _SIZES.index(16)
+NUMBERS = {
+    (lanes, form): 2 * number + odd
+    for number, lanes in enumerate(_SIZES) for odd, form in enumerate(("near", "same"))
+}
 WRAPPING = 0xFFFFF000
 """Offsets from here on may lead a group over 2³², where they begin anew."""
 

@@ -82,6 +82,80 @@ def test_elements_go_where_their_lane_says(type, wave_size, monkeypatch):
             assert np.array_equal(target, expected), name
 
 
+def local_move(type: str) -> str:
+    """The same within local memory, into which each thread has brought 16 dwords."""
+    lines = []
+    for k in range(SOURCE_BYTES // 4 // LANES):
+        lines.append(f"""
+  %at{k} = add i32 %t, {k * LANES}
+  %s{k}.at = getelementptr i32, ptr addrspace(1) %source, i32 %at{k}
+  %s{k} = load i32, ptr addrspace(1) %s{k}.at
+  %l{k} = getelementptr i32, ptr addrspace(3) @in, i32 %at{k}
+  store i32 %s{k}, ptr addrspace(3) %l{k}
+  %z{k} = getelementptr i32, ptr addrspace(3) @out, i32 %at{k}
+  store i32 0, ptr addrspace(3) %z{k}""")
+    back = "".join(f"""
+  %o{k} = getelementptr i32, ptr addrspace(3) @out, i32 %at{k}
+  %v{k} = load i32, ptr addrspace(3) %o{k}
+  %d{k} = getelementptr i32, ptr addrspace(1) %target, i32 %at{k}
+  store i32 %v{k}, ptr addrspace(1) %d{k}""" for k in range(len(lines)))
+    area = f"internal addrspace(3) global [{SOURCE_BYTES} x i8] undef, align 16"
+    return f"""
+@in = {area}
+@out = {area}
+define amdgpu_kernel void @k(ptr addrspace(1) noalias %from, ptr addrspace(1) noalias %to,
+    ptr addrspace(1) noalias %source, ptr addrspace(1) noalias %target) #0 {{
+  %t = call i32 @llvm.amdgcn.workitem.id.x()
+  %from.at = getelementptr i32, ptr addrspace(1) %from, i32 %t
+  %to.at = getelementptr i32, ptr addrspace(1) %to, i32 %t
+  %f = load i32, ptr addrspace(1) %from.at
+  %g = load i32, ptr addrspace(1) %to.at
+  {"".join(lines)}
+  fence syncscope("workgroup") release
+  call void @llvm.amdgcn.s.barrier()
+  fence syncscope("workgroup") acquire
+  %here = getelementptr i8, ptr addrspace(3) @in, i32 %f
+  %there = getelementptr i8, ptr addrspace(3) @out, i32 %g
+  %x = load {type}, ptr addrspace(3) %here, align 4
+  %other = getelementptr i8, ptr addrspace(3) %here, i32 512
+  %y = load {type}, ptr addrspace(3) %other, align 4
+  %sum = add {type} %x, %y
+  store {type} %sum, ptr addrspace(3) %there, align 4
+  fence syncscope("workgroup") release
+  call void @llvm.amdgcn.s.barrier()
+  fence syncscope("workgroup") acquire
+  {back}
+  ret void
+}}
+"""
+
+
+@pytest.mark.parametrize("wave_size", [32, 64])
+@pytest.mark.parametrize("type", TYPES)
+def test_local_elements_go_where_their_lane_says(type, wave_size, monkeypatch):
+    monkeypatch.setattr(gpu, "target", gpu.Target("gfx1100", wave_size))
+    kernel, size = gpu.compile_kernel(local_move(type), '"amdgpu-flat-work-group-size"="64,64"'), (
+        TYPES[type]
+    )
+    assert "ds_load" in kernel.assembly and "ds_store" in kernel.assembly
+    source = np.random.default_rng(2).integers(0, 256, SOURCE_BYTES, dtype=np.uint8)
+    word = np.dtype(f"u{min(size, 4)}")
+    element = np.arange(size // word.itemsize) * word.itemsize
+    ways = orders(size)
+    for name, come in ways.items():
+        for go in (ways["neighbours"], ways["halves apart"], ways["eights apart"]):
+            target = np.zeros(SOURCE_BYTES, np.uint8)
+            assert gpu.launch(kernel, (1, 1, 1), (LANES, 1, 1), come, go, source, target) is None
+            expected = np.zeros(SOURCE_BYTES, np.uint8)
+            for to, at in zip((go[:, None] + element).ravel(), (come[:, None] + element).ravel(),
+                              strict=True):
+                one, other = (int.from_bytes(source[a : a + word.itemsize].tobytes(), "little")
+                              for a in (at, at + 512))
+                total = (one + other) % (1 << 8 * word.itemsize)
+                expected[to : to + word.itemsize] = np.array([total], word).view(np.uint8)
+            assert np.array_equal(target, expected), name
+
+
 @pytest.mark.parametrize("order", ["neighbours", "one", "halves apart", "one in each half"])
 def test_what_reaches_over_the_end_of_a_range_is_a_fault_there(order):
     kernel, offsets = gpu.compile_kernel(MOVE.format(type="<4 x i32>")), orders(16)
