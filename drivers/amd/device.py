@@ -25,7 +25,13 @@ from drivers.amd.queue import AmdQueue
 from drivers.amd.topology import GpuNode, find_gpus
 from drivers.blocks import Block
 from drivers.device import Features
-from drivers.errors import DeviceFault, HardwareError, SystemCallFailed, UnsupportedGpu
+from drivers.errors import (
+    DeviceFault,
+    FirmwareRejected,
+    HardwareError,
+    SystemCallFailed,
+    UnsupportedGpu,
+)
 from drivers.gpu import QUEUES, GpuDevice, check_index
 from drivers.memory import Buffer, CachePolicy
 from drivers.queue import Timestamp
@@ -231,5 +237,13 @@ def _choose(gpus: list[GpuNode], name: str) -> GpuNode:
             f"GPU {index} is {gpu.architecture}; supported: {', '.join(GENERATIONS)}.",
             device=name, operation="open",
         )
+    for firmware, least in GENERATIONS[gpu.architecture].least_firmware.items():
+        found = gpu.value(firmware, least)
+        if found < least:
+            raise FirmwareRejected(
+                f"GPU {index} ({gpu.architecture}) runs with {firmware} {found}; this driver "
+                f"needs {least} or later.", device=name, operation="open",
+                remedy="Install linux-firmware's amdgpu files, and load the module again.",
+            )
     return gpu
 

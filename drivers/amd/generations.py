@@ -84,8 +84,10 @@ class Generation:
     queue compares memory. `architected_scratch`: the wave finds its scratch in a register that
     COMPUTE_DISPATCH_SCRATCH_BASE presets; else in user SGPRs, as a buffer whose last word is
     `scratch_resource` of the wave's lanes. `clock_hz`: of the counter that
-    timestamps take. `rsrc1_quirk`: bits that every launch sets in COMPUTE_PGM_RSRC1. `tested`: on
-    what it has been run, as `python -m tinyhw info` says it.
+    timestamps take. `rsrc1_quirk`: bits that every launch sets in COMPUTE_PGM_RSRC1.
+    `least_firmware`: by the topology's name for it; that there is any is what kfdtest asks for
+    (KFDTopologyTest.cpp), and ROCm's runtime nothing more of these GPUs. `tested`: on what it has
+    been run, as `python -m tinyhw info` says it.
     """
 
     name: str
@@ -108,6 +110,9 @@ class Generation:
     control_limit_bytes: int = 1 << 30
     clock_hz: int = 100_000_000
     rsrc1_quirk: int = 0
+    least_firmware: Mapping[str, int] = field(
+        default_factory=lambda: {"fw_version": 1, "sdma_fw_version": 1}
+    )
     tested: str = UNTESTED
 
     @property

@@ -20,6 +20,7 @@ from drivers.errors import (
     DeviceFault,
     DeviceHang,
     DeviceNotAvailable,
+    FirmwareRejected,
     MalformedInput,
     NodeNotAccessible,
     OutOfDeviceMemory,
@@ -298,6 +299,14 @@ def test_unknown_hardware_and_versions_are_refused():
     system.version = (2, 0)
     with pytest.raises(UnknownAbi, match=r"speaks version 2\.0; this driver knows 1\.x"):
         open_device("AMD", system=system)
+
+
+@pytest.mark.parametrize("name", ["fw_version", "sdma_fw_version"])
+def test_a_gpu_without_firmware_is_refused_with_what_is_needed(name):
+    with pytest.raises(FirmwareRejected, match=f"with {name} 0; .* needs 1 or later") as caught:
+        open_device("AMD", system=ScriptedSystem(**{name: 0}))
+    assert caught.value.code == "HW105"
+    assert "Install linux-firmware" in str(caught.value)
 
 
 @pytest.mark.parametrize("version", [(1, 8), (0, 99)])
