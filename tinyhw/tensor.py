@@ -116,7 +116,7 @@ class Tensor(Names):
         return shape  # type: ignore[return-value]
 
     def data(self) -> memoryview:
-        """The elements, without copying where the device's memory can be read."""
+        """The elements, without copying where the device computes in the host's memory."""
         shape = self._fixed_shape()
         if self.dtype is dtypes.bfloat16:
             raise DtypeError("Python has no bfloat16; cast to float32 before reading.")
@@ -125,11 +125,15 @@ class Tensor(Names):
         return np.frombuffer(self._bytes(), self.dtype.name).reshape(shape).data
 
     def _bytes(self) -> memoryview:
-        """The elements' bytes in row-major order, without copying."""
+        """The elements' bytes in row-major order, without copying on a processor."""
         count = int(np.prod(self._fixed_shape(), dtype=int))
         if not count:
             return memoryview(b"")
-        return storage.read(self._stored()).cast("B")[: count * self.dtype.itemsize]
+        if Device.is_processor(self.device):
+            return storage.read(self._stored()).cast("B")[: count * self.dtype.itemsize]
+        array = np.empty(count * self.dtype.itemsize, np.uint8)
+        storage.read_into(self._stored(), array)
+        return array.data
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """The elements as a NumPy array of its own; bfloat16 becomes float32."""

@@ -11,6 +11,7 @@ import pytest
 from test.tinyhw.test_boards import BOARDS  # one machine for all tests of a process
 from tinyhw import Tensor
 from tinyhw.device import Device
+from tinyhw.nn.state import safe_load, safe_save
 from tinyhw.transfer import bytes_of, copy_in, copy_out
 
 LARGE = 5 << 20
@@ -111,3 +112,13 @@ def test_the_bytes_of_a_number_are_its_own():
     number = np.array(3.0)
     bytes_of(number)[:] = 0
     assert number == 0
+
+
+def test_files_are_written_from_what_the_engine_has_brought(gpu, tmp_path):
+    weights = {"w": Tensor(np.arange(1 << 18, dtype=np.float32), device=gpu)}
+    before = copies(gpu)
+    safe_save(weights, str(tmp_path / "w.safetensors"))
+    assert bytes(weights["w"].data()[:2]) == np.array([0, 1], np.float32).tobytes()
+    assert copies(gpu) == before + 2
+    found = safe_load(str(tmp_path / "w.safetensors"))["w"]
+    np.testing.assert_array_equal(found.numpy(), np.arange(1 << 18))
