@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import drivers
@@ -32,7 +33,7 @@ class Runtime:
         self.queue: Queue = self.device.compute_queue()
         self.target: Target = self.device.target
         self._programs: dict[Node, Program] = {}
-        GlobalCounters.memory_sources.append(lambda: self.device.memory_used)
+        GlobalCounters.memory_sources.append(_memory_used(weakref.ref(self.device)))
         if DEBUG >= 1:
             target = self.target
             print(f"opened {name}: {target.arch} {target.cpu}, {target.threads} threads")
@@ -49,6 +50,16 @@ class Runtime:
             code: CodeObject = compile_kernel(ast, self.target, debug=DEBUG.value)
             found = self._programs[ast] = self.device.load(code)
         return found
+
+
+def _memory_used(reference: weakref.ref[drivers.Device]) -> Callable[[], int]:
+    """What tells a device's memory, and does not keep one that was closed."""
+
+    def used() -> int:
+        device = reference()
+        return device.memory_used if device is not None else 0
+
+    return used
 
 
 class _Devices:
