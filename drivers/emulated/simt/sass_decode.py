@@ -11,9 +11,10 @@ in print where it is RZ, PT or 0, `X` where the instruction does not extend anot
 one in the slot; `C` a third source without a second; `x`, `y` registers at bits 32 and 64; `h60` a
 half of `e`; `U`, `U24` uniform registers; `P81` a predicate that is written, `p87` one that is
 read, negated by the next bit (`u`: uniform, `U`: uniform where bit 67 says so); `M`, `G`, `m`, `n`,
-`s`, `t`, `D`, `g` addresses; `k` a place in a constant bank; `L`, `l`, `r`, `p` labels; `B16` a
-convergence barrier, `SB` a scoreboard, `SR` a special register, `PR` all predicates, `PC` a half
-of a return address, `lut` a table of three predicates; `#53.5` an integer of 5 bits at bit 53.
+`s`, `t`, `D`, `g` addresses; `k` a place in a constant bank; `L`, `l`, `r`, `p` labels, `A` one
+that is an address, `o` one that counts from a register alone; `B16` a convergence barrier, `SB` a
+scoreboard, `SR` a special register, `PR` all predicates, `PC` a half of a return address, `lut` a
+table of three predicates; `#53.5` an integer of 5 bits at bit 53.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Instruction:
     @property
     def target(self) -> int:
         """Where a branch leads."""
-        return self.operand("L").number
+        return next(self.operand(token).number for token in "LAo" if token in self.row.positions)
 
 
 def bits(word: int, first: int, width: int) -> int:
@@ -221,15 +222,16 @@ class _Reader:
                        uniform=self.get(64, 6), wide=True, described=self.flag(76))
 
     def label(self, token: str) -> Operand:
-        """Where a branch leads: an offset from the next instruction, in words of four bytes."""
+        """Where a branch leads: from the next instruction, or 0, in words of four bytes."""
         if token == "p":  # in bytes
             return Operand("L", self.pc + SIZE_BYTES + _signed(self.get(24, 58), 58))
+        width = {"l": 30, "A": 47}.get(token, 48)
+        distance = self.get(34, width)
+        if token != "A":
+            distance = _signed(distance, width)
         if token != "l" and self.arch == "sm_90":
-            distance = _signed(self.get(34, 48), 48) << 8 | self.get(16, 8)
-        else:
-            width = 30 if token == "l" else 48
-            distance = _signed(self.get(34, width), width)
-        return Operand("L", self.pc + SIZE_BYTES + 4 * distance)
+            distance = distance << 8 | self.get(16, 8)
+        return Operand("L", (0 if token in "Ao" else self.pc + SIZE_BYTES) + 4 * distance)
 
 
 def _operand(reader: _Reader, flags: str, token: str) -> Operand:
@@ -256,7 +258,7 @@ def _operand(reader: _Reader, flags: str, token: str) -> Operand:
         return Operand("SB", reader.get(44, 3))
     if token in ("M", "G", "m", "n", "s", "t"):
         return reader.address(token)
-    if token in ("L", "l", "p", "r"):
+    if token in ("L", "l", "p", "r", "A", "o"):
         return reader.label(token)
     if token == "PR":
         return Operand("PR", 0)

@@ -177,7 +177,7 @@ class Row:
     @property
     def slot_reuse(self) -> int:
         """The bit that says that the register in the slot is used again."""
-        return 124 if self.name == "FADD" else 123
+        return 124 if self.name in ("FADD", "HADD2", "HSETP2", "DSETP") else 123
 
     @property
     def half(self) -> bool:
@@ -290,6 +290,7 @@ def _integer() -> None:
     row("SEL", 0x007, "1456", "", "d a b p87")
     row("USEL", 0x087, "14", "", "d a b p87", uniform=True, fixed="91.1=1")
     row("PLOP3", 0x81C, "", ".LUT", "P81 P84 p87 p77 p68U lut #16.8")
+    row("UPLOP3", 0x89C, "", ".LUT", "P81 P84 p87 p77 p68 lut #16.8", uniform=True)
     row("R2P", 0x804, "", "", "PR a e")
     row("P2R", 0x803, "", "", "d PR a e")
     row("S2R", 0x919, "", "", "d SR")
@@ -363,7 +364,9 @@ def _half() -> None:
     row("HMNMX2", 0x040, "1", "bf16 ftz nan xorsign", "d -|a -|b p87", archs=_NEWER,
         packed=True)
     row("HSET2", 0x033, "1", "hset_bf16 bf fcmp ftz hbool", "d -|a -|b p87", packed=True)
-    row("HSETP2", 0x034, "1", "hset_bf16 fcmp h_and ftz hbool", "P81 P84 -|a -|b p87", packed=True)
+    setp = "hset_bf16 fcmp h_and ftz hbool"
+    row("HSETP2", 0x034, "1", setp, "P81 P84 -|a -|b p87", packed=True)
+    row("HSETP2", 0x034, "2", setp, "P81 P84 -|a e p87", packed=True, imm="H")
 
 
 def _matrix() -> None:
@@ -445,9 +448,11 @@ def _flow() -> None:
     row("CALL", 0x944, "", ".REL .NOINC", "L", fixed="86.5=15")
     row("CALL", 0x344, "", ".REL .NOINC", "a L", fixed="86.5=15")
     row("CALL", 0x343, "", ".ABS .NOINC", "a", fixed="86.5=15")
+    row("CALL", 0x943, "", ".ABS .NOINC", "A", fixed="86.5=15")
     row("LEPC", 0x34E, "", "", "d", archs=(TURING, ADA))
     row("LEPC", 0x94E, "", "", "d p", archs=(HOPPER,))
     row("RET", 0x950, "", ".REL .NODEC", "a L", fixed="86.5=15")
+    row("RET", 0x950, "", ".ABS .NODEC", "a o", fixed="85.6=31")
     row("BSSY", 0x945, "", "", "B16 l", fixed="87.4=7")
     row("BSYNC", 0x941, "", "", "B16", fixed="87.4=7")
     row("BREAK", 0x942, "", "", "B16", fixed="87.4=7")

@@ -85,7 +85,7 @@ def operand_text(i: Instruction, o: Operand, token: str) -> str:
         return _float(o.number, "D" if double else o.kind)
     if o.kind == "H":
         halves = [o.number >> 16, o.number & 0xFFFF]
-        brain = any(i.fields.get(f"{of}bf16") for of in ("", "mul_", "mma_"))
+        brain = any(i.fields.get(f"{of}bf16") for of in ("", "mul_", "mma_", "hset_"))
         texts = [_float(half << 16, "F") if brain else _float(half, "H") for half in halves]
         return ", ".join(texts)
     if o.kind == "M":
@@ -115,7 +115,7 @@ def operand_text(i: Instruction, o: Operand, token: str) -> str:
         text, half, reuse = text + reuse + ".H1" * (o.select == 3), "", ""
     if o.absolute:
         text = f"|{text}|"
-    text += half + reuse
+    text += reuse + half
     if o.negate:
         text = ("~" if i.fields.get("x") or i.name in ("FLO", "POPC", "UFLO") else "-") + text
     return text
