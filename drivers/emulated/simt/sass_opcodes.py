@@ -177,7 +177,7 @@ class Row:
     @property
     def slot_reuse(self) -> int:
         """The bit that says that the register in the slot is used again."""
-        return 124 if self.name in ("FADD", "HADD2", "HSETP2", "DSETP") else 123
+        return 124 if self.name == "FADD" else 123
 
     @property
     def half(self) -> bool:
@@ -290,7 +290,6 @@ def _integer() -> None:
     row("SEL", 0x007, "1456", "", "d a b p87")
     row("USEL", 0x087, "14", "", "d a b p87", uniform=True, fixed="91.1=1")
     row("PLOP3", 0x81C, "", ".LUT", "P81 P84 p87 p77 p68U lut #16.8")
-    row("UPLOP3", 0x89C, "", ".LUT", "P81 P84 p87 p77 p68 lut #16.8", uniform=True)
     row("R2P", 0x804, "", "", "PR a e")
     row("P2R", 0x803, "", "", "d PR a e")
     row("S2R", 0x919, "", "", "d SR")

@@ -9,16 +9,14 @@ import random
 
 import pytest
 
-from compiler import cubin, nvjitlink, nvrtc
+from compiler import cubin, nvrtc
 from compiler.compile import compile_kernel
-from compiler.nvidia import COMPILERS, gpu_target
-from compiler.nvidia_matrix import MATRIX_UNITS
+from compiler.nvidia import gpu_target
 from drivers.emulated.simt.instruction import UnknownInstruction
 from drivers.emulated.simt.sass_decode import decode, meaning
 from drivers.emulated.simt.sass_opcodes import ROWS, Row
 from drivers.emulated.simt.sass_print import text
 from test.compiler.test_amdgpu import REAL, TAKES, assign, one_op
-from test.compiler.test_matrix import product
 from test.drivers.emulated.sass import ARCHS, compiled, judged
 from test.drivers.emulated.sass_kernels import EVERYTHING, statements
 
@@ -31,15 +29,10 @@ EACH = 60 if FULL else 2  # instructions of each row
 @functools.cache
 def instructions(arch: str) -> tuple[bytes, ...]:
     """All instructions of the test kernels, each once."""
-    graphs = [assign(make()) for make in REAL.values()]
+    images = [compile_kernel(assign(make()), gpu_target(arch)).image for make in REAL.values()]
     if FULL:
-        graphs += [assign(one_op(op, dtype)) for op in TAKES for dtype in TAKES[op]]
-    products = [assign(product(64, 64, 64, unit.inputs, unit.sums)) for unit in MATRIX_UNITS[arch]]
-    compilers = ("nvrtc",) if nvjitlink.missing() else COMPILERS
-    images = [
-        compile_kernel(graph, gpu_target(arch, compiler=compiler)).image
-        for compiler in compilers for graph in (*graphs, *products)
-    ]
+        images += [compile_kernel(assign(one_op(op, dtype)), gpu_target(arch)).image
+                   for op in TAKES for dtype in TAKES[op]]
     cubins = [cubin.read(image) for image in images]
     cubins += [compiled(source, arch) for source in (EVERYTHING, statements(arch))]
     kernels = [k for each in cubins for k in (*each.kernels.values(), *each.functions.values())]
