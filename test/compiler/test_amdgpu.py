@@ -241,7 +241,7 @@ def test_indices_are_short_exactly_where_that_is_enough(arch: str) -> None:
     assert "i64" not in _body(compiled("matmul", arch).source).replace("zext nneg i32", "")
     beyond = typed(1, (1 << 33,), dtypes.uint8).alu(Op.ADD, Node.const(1, dtypes.uint8))
     code = compile_kernel(assign(beyond), gpu_target(arch))
-    assert "zext nneg i32 %workgroup.x.i32 to i64" in code.source
+    assert "zext nneg i32 %block.x.i32 to i64" in code.source
     assert math.prod(code.grid) * math.prod(code.block) <= 1 << 33
 
 
