@@ -6,7 +6,6 @@ targets that are compiled in this process are looked through first.
 
 from __future__ import annotations
 
-from compiler.decompose import HALVES
 from compiler.dtype import DType, dtypes
 from compiler.errors import InvalidKernel, UnsupportedType
 from compiler.ir import COMPARE, Node, Op
@@ -118,7 +117,7 @@ def _mismatch(node: Node) -> str:
         case Op.UPDATE:
             if node.arg not in _UPDATES:
                 return f"{node.arg!r}, not one of {', '.join(op.name for op in _UPDATES)}"
-            if types[0].scalar in HALVES:
+            if types[0].scalar in dtypes.narrow_floats:
                 return f"{types[0]!r}, which compiler.decompose makes a sum of float32"
             return _same(*types)
     return ""

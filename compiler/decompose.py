@@ -1,8 +1,8 @@
-"""Replaces what processors have no instruction for: half arithmetic and transcendentals.
+"""Replaces what processors have no instruction for: narrow floats' arithmetic, transcendentals.
 
-float16 and bfloat16 are computed in float32 and rounded after each operation. EXP2 of a product
-with log2(e) and LOG2 times ln(2), as `exp` and `log` are written at tensor level, are computed as
-the functions that were meant, not as the rounded products.
+float16, bfloat16 and the 8-bit floats are computed in float32 and rounded after each operation.
+EXP2 of a product with log2(e) and LOG2 times ln(2), as `exp` and `log` are written at tensor level,
+are computed as the functions that were meant, not as the rounded products.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from compiler.ir import Node, Op, Rules
 from compiler.target import Target
 from compiler.trigonometry import sin
 
-HALVES = (dtypes.float16, dtypes.bfloat16)
 _RELATIVE_PRECISION = {
     dtypes.float64: 2.0**-51,
     dtypes.float32: 2.0**-23,
     dtypes.float16: 2.0**-10,
     dtypes.bfloat16: 2.0**-7,
 }
+"""Of types that can tell a constant from its neighbours: an 8-bit 1.5 is no log2(e)."""
 
 MEANT = Rules()
 """First: patterns across several nodes, which the rules on single nodes would hide."""
@@ -47,7 +47,9 @@ def _rules(native: tuple[Op, ...]) -> Rules:
 
     @rules.on(*FUNCTIONS)
     def function(node: Node) -> Node | None:
-        if node.dtype.scalar in HALVES or (node.dtype is dtypes.float32 and node.op in native):
+        if node.dtype.scalar in dtypes.narrow_floats:
+            return None
+        if node.dtype is dtypes.float32 and node.op in native:
             return None
         return FUNCTIONS[node.op](node.src[0])
 
@@ -56,16 +58,17 @@ def _rules(native: tuple[Op, ...]) -> Rules:
 
 def _wide(x: Node) -> Node:
     """`x` in the type it is computed in."""
-    return cast(x, dtypes.float32) if x.dtype.scalar in HALVES else x
+    return cast(x, dtypes.float32) if x.dtype.scalar in dtypes.narrow_floats else x
 
 
 def _constant_factor(node: Node, value: float) -> tuple[Node, float] | None:
     """(x, sign) if `node` is x * value or x * -value, as far as its type can tell."""
-    if node.op is not Op.MUL:
+    precision = _RELATIVE_PRECISION.get(node.dtype.scalar)
+    if node.op is not Op.MUL or precision is None:
         return None
     for x, factor in (node.src, node.src[::-1]):
         if factor.op is Op.CONST and math.isclose(
-            abs(factor.arg), value, rel_tol=_RELATIVE_PRECISION[node.dtype.scalar]
+            abs(factor.arg), value, rel_tol=precision
         ):
             return x, math.copysign(1.0, factor.arg)
     return None
@@ -99,9 +102,9 @@ def natural_logarithm(node: Node) -> Node | None:
     *(Op.ADD, Op.MUL, Op.DIV, Op.MAX, Op.CMPLT, Op.CMPNE, Op.CMPEQ),
     *(Op.SQRT, Op.TRUNC, Op.EXP2, Op.LOG2, Op.SIN),
 )
-def half_arithmetic(node: Node) -> Node | None:
-    """Operations on half types happen in float32 and are rounded to the half type."""
-    if node.src[0].dtype.scalar not in HALVES:
+def narrow_arithmetic(node: Node) -> Node | None:
+    """Operations on narrow floats happen in float32 and are rounded to the narrow type."""
+    if node.src[0].dtype.scalar not in dtypes.narrow_floats:
         return None
     wide = tuple(cast(s, dtypes.float32) for s in node.src)
     if node.dtype.kind == "b":
@@ -110,9 +113,9 @@ def half_arithmetic(node: Node) -> Node | None:
 
 
 @SINGLE.on(Op.REDUCE)
-def half_reduction(node: Node) -> Node | None:
-    """Half types are accumulated in float32 and rounded once, at the end."""
-    if node.dtype.scalar not in HALVES:
+def narrow_reduction(node: Node) -> Node | None:
+    """Narrow floats are accumulated in float32 and rounded once, at the end."""
+    if node.dtype.scalar not in dtypes.narrow_floats:
         return None
     value, *ranges = node.src
     total = Node(Op.REDUCE, dtypes.float32, (cast(value, dtypes.float32), *ranges), node.arg)

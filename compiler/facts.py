@@ -74,12 +74,12 @@ def is_static(axis: Node) -> bool:
 
 
 def _register_bits(node: Node) -> int:
-    """The width of a node's values in a vector register (halves are computed in float32)."""
+    """The width of a node's values in a vector register (narrow floats are computed in float32)."""
     if node.dtype in (dtypes.index, dtypes.void, dtypes.bool):
         return 8
     if node.op in (Op.CONST, Op.PARAM):
         return 8
-    return 32 if node.dtype.kind == "f" and node.dtype.bits == 16 else node.dtype.bits
+    return 32 if node.dtype in dtypes.narrow_floats else node.dtype.bits
 
 
 def lanes_for(extent: int, most: int) -> int:

@@ -156,7 +156,7 @@ def _holds(kind: str, bits: int, value: Node) -> bool:
         return False
     if inner.kind == "b":
         return True
-    return kind == inner.kind and bits >= inner.bits
+    return kind == inner.kind and (bits > inner.bits or (bits == inner.bits and kind != "f"))
 
 
 @FOLDING.on(Op.BITCAST)

@@ -9,12 +9,13 @@ code checks the limits and writes the places.
 from __future__ import annotations
 
 import ctypes
+import functools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from compiler.dtype import DType, dtypes, round_to
+from compiler.dtype import DType, dtypes, float_bits
 from drivers.errors import ArgumentMismatch, MissingVariable
 from drivers.memory import Buffer, format_bytes
 from drivers.native.layout import Patch
@@ -44,21 +45,25 @@ class Encoding:
     convert: Callable[[Any], Any] | None = None
 
 
-def _bfloat16_bits(value: float) -> int:
-    rounded = round_to(float(value), dtypes.bfloat16)
-    return int(struct.unpack("<I", struct.pack("<f", rounded))[0]) >> 16
-
-
 INTEGER = Encoding("integer", "q", "an integer")
 UNSIGNED = Encoding("unsigned", "Q", "an integer")
 BUFFER = Encoding("buffer", "Q", "a Buffer")
 TIMELINE = Encoding("timeline", "Q", "a Point")
 MOMENT = Encoding("moment", "q", "a Point")
+
+
+def _bits(dtype: DType, value: float) -> int:
+    return float_bits(float(value), dtype)
+
+
 _FLOATS = {
     "float64": Encoding("float", "d", "a number"),
     "float32": Encoding("float32", "f4x", "a number"),
     "float16": Encoding("float16", "e6x", "a number"),
-    "bfloat16": Encoding("bfloat16", "Q", "a number", _bfloat16_bits),
+    **{
+        dtype.name: Encoding(dtype.name, "Q", "a number", functools.partial(_bits, dtype))
+        for dtype in (dtypes.bfloat16, *dtypes.fp8s)
+    },
 }
 
 

@@ -21,6 +21,8 @@ Buffers = Callable[[Node], Array]
 
 def numpy_dtype(dtype: DType) -> np.dtype[Any]:
     """How the interpreter holds a type: bfloat16 as float32 whose low bits are zero."""
+    if dtype in dtypes.fp8s:
+        raise NotImplementedError(f"{dtype} is compared with PyTorch, not here")
     names = {dtypes.bfloat16: "float32", dtypes.index: "int64"}
     return np.dtype(names.get(dtype, dtype.name))
 

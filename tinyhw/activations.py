@@ -9,7 +9,7 @@ import math
 from typing import Self
 
 from compiler.dtype import ConstType
-from tinyhw.core import also_named
+from tinyhw.core import also_named, in_float32
 from tinyhw.errors import DtypeError, ShapeError
 from tinyhw.special import Special
 
@@ -31,34 +31,41 @@ class Activations(Special):
         """max(self, 0); the gradient at 0 is 0."""
         return self.maximum(0)
 
+    @in_float32
     def sigmoid(self) -> Self:
         """1 / (1 + exp(-self))."""
         decay = self._decay()
         return (self < 0).where(decay, 1) / (decay + 1)
 
+    @in_float32
     def tanh(self) -> Self:
         """The hyperbolic tangent."""
         return 2 * (self._float() * 2).sigmoid() - 1
 
+    @in_float32
     def sinh(self) -> Self:
         """The hyperbolic sine."""
         x = self._float()
         return (x.exp() - x.neg().exp()) / 2
 
+    @in_float32
     def cosh(self) -> Self:
         """The hyperbolic cosine."""
         x = self._float()
         return (x.exp() + x.neg().exp()) / 2
 
+    @in_float32
     def softplus(self, beta: float = 1.0) -> Self:
         """log(1 + exp(beta*self)) / beta."""
         x = self._float() * beta
         return ((x < 0).where(0, x) + (x._decay() + 1).log()) / beta
 
+    @in_float32
     def logsigmoid(self) -> Self:
         """log(sigmoid(self))."""
         return -(-self).softplus()
 
+    @in_float32
     def silu(self) -> Self:
         """self * sigmoid(self)."""
         return self * self.sigmoid()
@@ -67,10 +74,12 @@ class Activations(Special):
         """`silu`."""
         return self.silu()
 
+    @in_float32
     def mish(self) -> Self:
         """self * tanh(softplus(self))."""
         return self * self.softplus().tanh()
 
+    @in_float32
     def gelu(self, approximate: str = "tanh") -> Self:
         """self times the normal distribution's probability below it; "tanh" approximates that."""
         if approximate not in ("tanh", "none"):
@@ -80,24 +89,29 @@ class Activations(Special):
             return 0.5 * x * (1 + (x * math.sqrt(0.5)).erf())
         return 0.5 * x * (1 + (math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)).tanh())
 
+    @in_float32
     def quick_gelu(self) -> Self:
         """self * sigmoid(1.702*self)."""
         return self * (self * 1.702).sigmoid()
 
+    @in_float32
     def elu(self, alpha: float = 1.0) -> Self:
         """self above 0, else alpha*(exp(self) - 1)."""
         x = self._float()
         return (x > 0).where(x, alpha * ((x > 0).where(0, x).exp() - 1))
 
+    @in_float32
     def celu(self, alpha: float = 1.0) -> Self:
         """self above 0, else alpha*(exp(self/alpha) - 1)."""
         x = self._float()
         return (x > 0).where(x, alpha * (((x > 0).where(0, x) / alpha).exp() - 1))
 
+    @in_float32
     def selu(self, alpha: float = SELU_ALPHA, gamma: float = SELU_SCALE) -> Self:
         """gamma * elu(self, alpha)."""
         return gamma * self.elu(alpha)
 
+    @in_float32
     @also_named(negative_slope="neg_slope")
     def leaky_relu(self, neg_slope: float = 0.01) -> Self:
         """self above 0, else neg_slope*self."""
@@ -107,10 +121,12 @@ class Activations(Special):
         """self within [0, 6]."""
         return (self > 6).where(6, self.relu())
 
+    @in_float32
     def hardswish(self) -> Self:
         """self * relu6(self + 3) / 6."""
         return self * (self + 3).relu6() * (1 / 6)
 
+    @in_float32
     def hardsigmoid(self, alpha: float = 1 / 6, beta: float = 0.5) -> Self:
         """alpha*self + beta within [0, 1]."""
         x = alpha * self + beta
@@ -120,6 +136,7 @@ class Activations(Special):
         """self within [min_val, max_val]."""
         return self.clamp(min_val, max_val)
 
+    @in_float32
     def softsign(self) -> Self:
         """self / (1 + |self|)."""
         x = self._float()

@@ -170,7 +170,7 @@ class Arithmetic(Layout):
 
     def isinf(self, detect_positive: bool = True, detect_negative: bool = True) -> Self:
         """Where self is infinite, of either sign or of those asked for."""
-        if not dtypes.is_float(self.dtype):
+        if not self.dtype.has_infinity:
             return self.const_like(False, dtypes.bool)
         up, down = self.eq(math.inf), self.eq(-math.inf)
         if detect_positive and detect_negative:

@@ -22,7 +22,7 @@ Data: TypeAlias = (
     "ConstType | list[Any] | tuple[Any, ...] | np.ndarray[Any, Any] | Bytes | Path | None"
 )
 
-_FROM_NUMPY: dict[str, DType] = {d.name: d for d in dtypes.all if d is not dtypes.bfloat16}
+_FROM_NUMPY: dict[str, DType] = {d.name: d for d in dtypes.all if d not in storage.AS_BITS}
 
 
 def node_of(data: Any, device: str, dtype: DType | None) -> Node:

@@ -56,6 +56,24 @@ def also_named(**spellings: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return declare
 
 
+def in_float32(method: Callable[P, R]) -> Callable[P, R]:
+    """Lets a method compute 8-bit floats in float32 and round once.
+
+    For what has constants that such a type does not hold: its log2(e) would be 1.5.
+    """
+
+    @functools.wraps(method)
+    def wide(*args: P.args, **kwargs: P.kwargs) -> R:
+        x: Any = args[0]
+        if x.dtype not in dtypes.fp8s:
+            return method(*args, **kwargs)
+        found: Any = getattr(x.cast(dtypes.float32), method.__name__)(*args[1:], **kwargs)
+        result: R = found.cast(x.dtype)
+        return result
+
+    return wide
+
+
 class Family:
     """Tensors that share storage because one was made as a view of another.
 

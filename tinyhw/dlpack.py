@@ -45,9 +45,9 @@ DEVICE_TYPES: Final = {
     14: "oneAPI", 15: "WebGPU", 16: "Hexagon", 17: "MAIA", 18: "Trainium",
 }
 _KINDS: Final = {"i": 0, "u": 1, "f": 2, "b": 6}
-_BFLOAT = 4
+_OTHER_FLOATS: Final = {dtypes.bfloat16: 4, dtypes.float8_e4m3fn: 10, dtypes.float8_e5m2: 12}
 CODES: Final = {
-    dtype: (_BFLOAT if dtype is dtypes.bfloat16 else _KINDS[dtype.kind], dtype.itemsize * 8)
+    dtype: (_OTHER_FLOATS.get(dtype, _KINDS[dtype.kind]), dtype.itemsize * 8)
     for dtype in dtypes.all
 }
 """(type code, bits) of an element."""

@@ -13,7 +13,7 @@ from typing import Self, TypeVar
 from compiler.dtype import ConstType, dtypes, least_upper_dtype
 from compiler.ir import Op
 from tinyhw.arithmetic import Arithmetic, weak_dtype
-from tinyhw.core import float_dtype, is_scalar
+from tinyhw.core import float_dtype, in_float32, is_scalar
 from tinyhw.errors import DtypeError
 
 LOG2_E = math.log2(math.e)
@@ -68,6 +68,7 @@ class Elementwise(Arithmetic):
         """The square root; NaN below zero."""
         return self._float()._alu(Op.SQRT)
 
+    @in_float32
     def rsqrt(self) -> Self:
         """1 / sqrt(self)."""
         return self.sqrt().reciprocal()
@@ -80,16 +81,19 @@ class Elementwise(Arithmetic):
         """The logarithm to base 2."""
         return self._float()._alu(Op.LOG2)
 
+    @in_float32
     def exp(self) -> Self:
         """e ** self."""
         x = self._float()
         return x._alu(Op.MUL, x._constant(LOG2_E))._alu(Op.EXP2)
 
+    @in_float32
     def log(self) -> Self:
         """The natural logarithm."""
         x = self._float()._alu(Op.LOG2)
         return x._alu(Op.MUL, x._constant(LN_2))
 
+    @in_float32
     def log10(self) -> Self:
         """The logarithm to base 10."""
         return self.log2() * math.log10(2.0)
@@ -99,11 +103,13 @@ class Elementwise(Arithmetic):
         """The sine of an angle in radians."""
         return self._float()._alu(Op.SIN)
 
+    @in_float32
     def cos(self) -> Self:
         """The cosine of an angle in radians, as 1 - 2*sin(x/2)**2."""
         half = (self._float() * 0.5).sin()
         return 1 - half * half * 2
 
+    @in_float32
     def tan(self) -> Self:
         """The tangent of an angle in radians."""
         return self.sin() / self.cos()
@@ -142,6 +148,9 @@ def _pow_float(base: T, exponent: T) -> T:
 
     The logarithm never sees a zero base, so that no gradient becomes NaN there.
     """
+    if base.dtype in dtypes.fp8s:
+        wide = _pow_float(base.cast(dtypes.float32), exponent.cast(dtypes.float32))
+        return wide.cast(base.dtype)
     zero = base.eq(0)
     size = zero.where(1, base.abs())
     power = (size.log2() * exponent).exp2()

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
-from compiler.dtype import dtypes
+from compiler.dtype import FORMATS, dtypes
 from compiler.ir import Node
 from tinyhw.core import DTypeLike, to_dtype, to_shape
 from tinyhw.creation import Creation
@@ -77,7 +77,7 @@ class Random(Creation):
         if wanted is dtypes.float64:
             high = (first >> 5).cast(wanted) * 2.0**26
             return (high + (second >> 6).cast(wanted)) * 2.0**-53
-        precision = {dtypes.float32: 24, dtypes.float16: 11, dtypes.bfloat16: 8}[wanted]
+        precision = FORMATS[wanted.name][1] + 1
         return (first >> (32 - precision)).cast(wanted) * 2.0**-precision
 
     # ---- distributions ----

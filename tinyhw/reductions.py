@@ -12,7 +12,15 @@ from typing import Self
 from compiler.dtype import dtypes
 from compiler.ir import Extent, Op
 from tinyhw.activations import Activations
-from tinyhw.core import Axis, DTypeLike, also_named, float_dtype, sum_dtype, to_dtype
+from tinyhw.core import (
+    Axis,
+    DTypeLike,
+    also_named,
+    float_dtype,
+    in_float32,
+    sum_dtype,
+    to_dtype,
+)
 from tinyhw.errors import DtypeError, ShapeError
 from tinyhw.movement import product
 
@@ -96,17 +104,17 @@ class Reductions(Activations):
         self, axis: Axis = None, keepdim: bool = False, correction: int = 1
     ) -> tuple[Self, Self]:
         """The variance and the mean."""
-        x = self._float()
+        result = float_dtype(self.dtype)
+        x = self.cast(dtypes.float32 if result.bits < 32 else result)
         mean = x.mean(axis, keepdim=True)
-        squares = (x - mean).square().sum(axis, keepdim, dtype=_wide(x))
+        squares = (x - mean).square().sum(axis, keepdim)
         count = self._count(axis)
         if isinstance(count, float):
             divisor: float | Self = max(0.0, count - correction)
         else:
             divisor = (count - correction).maximum(0)
-        return (squares / divisor).cast(x.dtype), (
-            mean if keepdim or not x.ndim else mean._without(self._axes(axis))
-        )
+        shaped = mean if keepdim or not x.ndim else mean._without(self._axes(axis))
+        return (squares / divisor).cast(result), shaped.cast(result)
 
     @also_named(dim="axis")
     def std(self, axis: Axis = None, keepdim: bool = False, correction: int = 1) -> Self:
@@ -177,8 +185,11 @@ class Reductions(Activations):
     @also_named(dim="axis")
     def softmax(self, axis: int = -1, dtype: DTypeLike | None = None) -> Self:
         """exp(self), scaled to sum to 1 along `axis`."""
-        x = self if dtype is None else self.cast(dtype)
-        powers = x._shifted(axis).exp()
+        return (self if dtype is None else self.cast(dtype))._softmax(axis)
+
+    @in_float32
+    def _softmax(self, axis: int) -> Self:
+        powers = self._shifted(axis).exp()
         return powers / powers.sum(axis, keepdim=True)
 
     @also_named(dim="axis")
@@ -189,10 +200,14 @@ class Reductions(Activations):
     @also_named(dim="axis")
     def log_softmax(self, axis: int = -1, dtype: DTypeLike | None = None) -> Self:
         """log(softmax(self))."""
-        x = self if dtype is None else self.cast(dtype)
-        shifted = x._shifted(axis)
+        return (self if dtype is None else self.cast(dtype))._log_softmax(axis)
+
+    @in_float32
+    def _log_softmax(self, axis: int) -> Self:
+        shifted = self._shifted(axis)
         return shifted - shifted.exp().sum(axis, keepdim=True).log()
 
+    @in_float32
     @also_named(dim="axis")
     def logsumexp(self, axis: Axis = None, keepdim: bool = False) -> Self:
         """log(sum(exp(self))); of nothing, -inf."""
@@ -202,6 +217,7 @@ class Reductions(Activations):
         result = (x - most).exp().sum(axis, keepdim=True).log() + most
         return result if keepdim or not self.ndim else result._without(self._axes(axis))
 
+    @in_float32
     def layernorm(self, axis: int | tuple[int, ...] = -1, eps: float = 1e-5) -> Self:
         """Shifted and scaled to mean 0 and variance 1 over `axis`."""
         centred = self - self.mean(axis, keepdim=True)
@@ -223,6 +239,7 @@ class Reductions(Activations):
         x = x * scale.reshape(shape) * (1 if weight is None else weight.reshape(shape))
         return x if bias is None else x + bias.reshape(shape)
 
+    @in_float32
     def normalize(self, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Self:
         """self divided by its p-norm along `dim`."""
         if p <= 0 or math.isinf(p):

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from typing import Self, TypeVar
 
-from compiler.dtype import ConstType, dtypes
+from compiler.dtype import ConstType, dtypes, greatest_finite
+from tinyhw.core import in_float32
 from tinyhw.elementwise import Elementwise
 
 T = TypeVar("T", bound="Special")
@@ -99,6 +100,9 @@ class Special(Elementwise):
         scale = math.log(base)
         a, b = self._operands(other)
         a, b = a._float(), b._float()
+        if a.dtype in dtypes.fp8s:
+            wide = a.cast(dtypes.float32)._log_of_sum(b.cast(dtypes.float32), base)
+            return wide.cast(a.dtype)
         most = a.maximum(b)
         same = a.eq(b)  # infinities of one sign have no difference
         gap = same.where(0, (a - b).abs())
@@ -206,6 +210,7 @@ class Special(Elementwise):
         nothing = a.eq(0) & b.isnan().logical_not()
         return nothing.where(0, a * nothing.where(1, b).log())
 
+    @in_float32
     def sinc(self) -> Self:
         """sin(pi*self) / (pi*self), 1 at 0."""
         x = self._float() * math.pi
@@ -243,8 +248,10 @@ class Special(Elementwise):
         """Numbers for NaN and the infinities: by default 0 and the greatest and least finite."""
         if not dtypes.is_float(self.dtype):
             return self
-        top = greatest_finite(self.dtype.name)
         x = self.isnan().where(nan, self)
+        if not self.dtype.has_infinity:
+            return x
+        top = greatest_finite(self.dtype)
         x = x.eq(math.inf).where(top if posinf is None else posinf, x)
         return x.eq(-math.inf).where(-top if neginf is None else neginf, x)
 
@@ -263,21 +270,15 @@ class Special(Elementwise):
         """self * 2**other."""
         return self * self._operand(other)._float().exp2()
 
+    @in_float32
     def deg2rad(self) -> Self:
         """Degrees as radians."""
         return self._float() * (math.pi / 180)
 
+    @in_float32
     def rad2deg(self) -> Self:
         """Radians as degrees."""
         return self._float() * (180 / math.pi)
-
-
-def greatest_finite(dtype: str) -> float:
-    """The greatest number of a float type that is not infinite."""
-    exponent_bits, mantissa_bits = {
-        "float64": (11, 52), "float32": (8, 23), "float16": (5, 10), "bfloat16": (8, 7),
-    }[dtype]  # fmt: skip
-    return math.ldexp(2 - 2.0**-mantissa_bits, (1 << (exponent_bits - 1)) - 1)
 
 
 def polynomial(x: T, coefficients: tuple[float, ...]) -> T:

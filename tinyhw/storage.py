@@ -122,7 +122,7 @@ def from_host(
 def from_numpy(array: np.ndarray[Any, Any], dtype: DType, device: str | None = None) -> Node:
     """A new BUFFER with a copy of the array's elements in row-major order.
 
-    The array's elements are `dtype`'s bytes: bfloat16 comes as uint16.
+    The array's elements are `dtype`'s bytes: what NumPy does not have comes as its bits.
     """
     if array.dtype.itemsize != dtype.itemsize:
         raise DtypeError(
@@ -192,7 +192,8 @@ def _finished(node: Node) -> Buffer:
     return memory.buffer
 
 
-NUMPY_TYPES: Final = {
-    dtype: np.dtype("uint16" if dtype is dtypes.bfloat16 else dtype.name) for dtype in dtypes.all
-}
-"""How the elements of a BUFFER lie in memory, in NumPy's words; bfloat16 as its bits."""
+AS_BITS: Final = {dtypes.bfloat16: "uint16", **dict.fromkeys(dtypes.fp8s, "uint8")}
+"""The types that NumPy and Python do not have, and what holds their bits."""
+
+NUMPY_TYPES: Final = {dtype: np.dtype(AS_BITS.get(dtype, dtype.name)) for dtype in dtypes.all}
+"""How the elements of a BUFFER lie in memory, in NumPy's words."""

@@ -118,8 +118,8 @@ class Tensor(Names):
     def data(self) -> memoryview:
         """The elements, without copying where the device computes in the host's memory."""
         shape = self._fixed_shape()
-        if self.dtype is dtypes.bfloat16:
-            raise DtypeError("Python has no bfloat16; cast to float32 before reading.")
+        if self.dtype in storage.AS_BITS:
+            raise DtypeError(f"Python has no {self.dtype.name}; cast to float32 before reading.")
         if 0 in shape:
             return np.empty(shape, self.dtype.name).data
         return np.frombuffer(self._bytes(), self.dtype.name).reshape(shape).data
@@ -136,8 +136,8 @@ class Tensor(Names):
         return array.data
 
     def numpy(self) -> np.ndarray[Any, Any]:
-        """The elements as a NumPy array of its own; bfloat16 becomes float32."""
-        if self.dtype is dtypes.bfloat16:
+        """The elements as a NumPy array of its own; bfloat16 and 8-bit floats become float32."""
+        if self.dtype in storage.AS_BITS:
             return self.cast(dtypes.float32).numpy()
         shape = self._fixed_shape()
         array = np.empty(shape, self.dtype.name)

@@ -1,16 +1,16 @@
 """How C writes types and constants, and the helper functions that a kernel's text begins with.
 
 Vectors are clang's `ext_vector_type`, named as in OpenCL C: `float16` has 16 lanes. A vector of
-bools is a `charN` of 0 and -1, `char` being signed; both half types are 16 bits in a `ushort`.
+bools is a `charN` of 0 and -1, `char` being signed; narrow floats are their bits in a `ushort` or
+`uchar`.
 """
 
 from __future__ import annotations
 
 import math
-import struct
 from typing import ClassVar
 
-from compiler.dtype import ConstType, DType, dtypes
+from compiler.dtype import ConstType, DType, dtypes, float_bits
 
 NAMES = {
     dtypes.bool: "_Bool",
@@ -23,6 +23,8 @@ NAMES = {
     dtypes.int64: "long",
     dtypes.uint64: "ulong",
     dtypes.index: "long",
+    dtypes.float8_e4m3fn: "uchar",
+    dtypes.float8_e5m2: "uchar",
     dtypes.float16: "ushort",
     dtypes.bfloat16: "ushort",
     dtypes.float32: "float",
@@ -152,10 +154,8 @@ def literal(value: ConstType, dtype: DType) -> str:
         return "1" if value else "0"
     if dtype.kind != "f":
         return _integer(int(value), dtype)
-    if dtype is dtypes.float16:
-        return str(struct.unpack("<H", struct.pack("<e", value))[0])
-    if dtype is dtypes.bfloat16:
-        return str(struct.unpack("<I", struct.pack("<f", value))[0] >> 16)
+    if dtype in dtypes.narrow_floats:
+        return str(float_bits(float(value), dtype))
     suffix = "f" if dtype.bits == 32 else ""
     if math.isnan(value):
         return f'__builtin_nan{suffix}("")'

@@ -1,16 +1,16 @@
 """Conversions and divisions that processors lack, spelled out in operations that all have.
 
-Every function takes a node of any number of lanes and returns one of as many. bfloat16 and,
-where the processor cannot convert it, float16 are handled as their 16 bits.
+Every function takes a node of any number of lanes and returns one of as many. bfloat16, the
+8-bit floats and, where the processor cannot convert it, float16 are handled as their bits.
 """
 
 from __future__ import annotations
 
-from compiler.dtype import DType, dtypes
+import math
+
+from compiler.dtype import FORMATS, DType, dtypes, float_bits
 from compiler.expressions import binary, bitcast, cast, choose, compare, constant_like
 from compiler.ir import Node, Op
-
-HALVES = (dtypes.float16, dtypes.bfloat16)
 
 
 def convert(x: Node, dtype: DType, native_half: bool) -> Node:
@@ -23,13 +23,14 @@ def convert(x: Node, dtype: DType, native_half: bool) -> Node:
     if source is dtype:
         return x
     if dtype is dtypes.bool:
-        if source in HALVES:
-            x = binary(Op.AND, bitcast(x, dtypes.uint16), 0x7FFF)
+        if source in dtypes.narrow_floats:
+            bits = dtypes.uint8 if source.bits == 8 else dtypes.uint16
+            x = binary(Op.AND, bitcast(x, bits), (1 << (source.bits - 1)) - 1)
         return compare(Op.CMPNE, x, 0)
-    if dtype in HALVES:
-        return _to_half(x, dtype, native_half)
-    if source in HALVES:
-        return convert(_half_to_float(x, native_half), dtype, native_half)
+    if dtype in dtypes.narrow_floats:
+        return _to_narrow(x, dtype, native_half)
+    if source in dtypes.narrow_floats:
+        return convert(_to_float(x, native_half), dtype, native_half)
     if source.kind == "f" and dtype.kind in "iu" and dtype is not dtypes.uint64:
         # By way of a wider integer, whose low bits are what NumPy and PyTorch give on x86.
         return cast(cast(x, dtypes.int32 if dtype.bits < 32 else _signed_for(dtype)), dtype)
@@ -40,19 +41,61 @@ def _signed_for(dtype: DType) -> DType:
     return dtypes.int64 if dtype.bits == 64 or dtype is dtypes.uint32 else dtypes.int32
 
 
-def _to_half(x: Node, dtype: DType, native_half: bool) -> Node:
+def _to_narrow(x: Node, dtype: DType, native_half: bool) -> Node:
     source = x.dtype.scalar
     if source is dtypes.bool:
         return choose(x, constant_like(x, 1.0, dtype), constant_like(x, 0.0, dtype))
-    if source in HALVES:
-        x = _half_to_float(x, native_half)
-    elif source is dtypes.float64:
+    if source in dtypes.narrow_floats:
+        x = _to_float(x, native_half)
+    elif source is dtypes.float64 and dtype.bits == 16:
         x = _round_to_odd(x)
     else:
         x = cast(x, dtypes.float32)
+    if dtype.bits == 8:
+        return _float_to_float8(x, dtype)
     if dtype is dtypes.bfloat16:
         return _float_to_bfloat16(x)
     return cast(x, dtype) if native_half else _float_to_float16(x)
+
+
+def _to_float(x: Node, native_half: bool) -> Node:
+    """A narrow float to float32: exact."""
+    return (_float8_to_float if x.dtype.bits == 8 else _half_to_float)(x, native_half)
+
+
+def _float8_to_float(x: Node, native_half: bool) -> Node:
+    """An 8-bit float to float32: they are float16's upper bits, but for the exponent's bias."""
+    bits = cast(bitcast(x, dtypes.uint8), dtypes.uint16)
+    if x.dtype.scalar is dtypes.float8_e5m2:
+        return _half_to_float(bitcast(binary(Op.SHL, bits, 8), dtypes.float16), native_half)
+    magnitude = binary(Op.AND, bits, 0x7F)
+    sign = binary(Op.SHL, binary(Op.AND, bits, 0x80), 8)
+    half = binary(Op.OR, binary(Op.SHL, magnitude, 7), sign)
+    value = binary(Op.MUL, _half_to_float(bitcast(half, dtypes.float16), native_half), 2.0**8)
+    return choose(compare(Op.CMPEQ, magnitude, 0x7F), constant_like(value, math.nan), value)
+
+
+def _float_to_float8(x: Node, dtype: DType) -> Node:
+    """float32 to an 8-bit float, to nearest even, a NaN with its sign, in integer operations."""
+    exponent_bits, kept = FORMATS[dtype.name]
+    bias, dropped = (1 << (exponent_bits - 1)) - 1, 23 - kept
+    largest = float_bits(dtype.max, dtype)  # where values end up that are too large
+    bits = bitcast(x, dtypes.uint32)
+    magnitude = binary(Op.AND, bits, 0x7FFFFFFF)
+    odd = binary(Op.AND, binary(Op.SHR, magnitude, dropped), 1)
+    rebias = (1 << 32) - ((127 - bias) << 23) + (1 << (dropped - 1)) - 1
+    normal = binary(Op.SHR, binary(Op.ADD, binary(Op.ADD, magnitude, rebias), odd), dropped)
+    # A number whose last bit weighs what the least subnormal does: adding it rounds to those.
+    unit = 2.0 ** (1 - bias - kept + 23)
+    unit_bits = (127 + 1 - bias - kept + 23) << 23
+    shifted = bitcast(binary(Op.ADD, bitcast(magnitude, dtypes.float32), unit), dtypes.uint32)
+    subnormal = binary(Op.ADD, shifted, (1 << 32) - unit_bits)
+    finite = choose(compare(Op.CMPLT, magnitude, (128 - bias) << 23), subnormal, normal)
+    fits = compare(Op.CMPLT, finite, largest)
+    number = choose(fits, finite, constant_like(bits, largest))
+    result = choose(compare(Op.CMPNE, x, x), constant_like(bits, 0x7F), number)
+    sign = binary(Op.AND, binary(Op.SHR, bits, 24), 0x80)
+    return bitcast(cast(binary(Op.OR, result, sign), dtypes.uint8), dtype)
 
 
 def _half_to_float(x: Node, native_half: bool) -> Node:

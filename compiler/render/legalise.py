@@ -10,19 +10,19 @@ from compiler.errors import InvalidKernel
 from compiler.expressions import cast
 from compiler.ir import Node, Op
 from compiler.linear import LinearKernel
-from compiler.render.casts import HALVES, convert, guard_division
+from compiler.render.casts import convert, guard_division
 
 CONSTANTS = (Op.CONST, Op.PARAM, Op.VARIABLE, Op.RAMP)
 """Nodes that are their own operand text: a kernel's body may contain them or not."""
 
 _DECOMPOSED = (Op.EXP2, Op.LOG2, Op.SIN)
-_HALF_ARITHMETIC = frozenset(
+_NARROW_ARITHMETIC = frozenset(
     {Op.ADD, Op.MUL, Op.DIV, Op.MAX, Op.CMPLT, Op.CMPNE, Op.CMPEQ, Op.SQRT, Op.TRUNC}
 )
 
 
 def legalise(kernel: LinearKernel, native_half: bool, native: tuple[Op, ...] = ()) -> LinearKernel:
-    """The kernel without casts of half types, unguarded divisions and arithmetic on bools.
+    """The kernel without casts of narrow floats, unguarded divisions and arithmetic on bools.
 
     `native_half`: casts between float16 and float32 may stay; `native`: functions of float32 that
     may. Raises InvalidKernel for what
@@ -86,7 +86,7 @@ class _Pass:
             return node
         if node.op in _DECOMPOSED:
             raise self.not_decomposed(node)
-        if node.op in _HALF_ARITHMETIC and node.src[0].dtype.scalar in HALVES:
+        if node.op in _NARROW_ARITHMETIC and node.src[0].dtype.scalar in dtypes.narrow_floats:
             raise self.not_decomposed(node)
         match node.op:
             case Op.CAST:

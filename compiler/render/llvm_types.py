@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from compiler.dtype import ConstType, DType, dtypes
+from compiler.dtype import ConstType, DType, dtypes, float_bits
 from compiler.ir import Node, Op
 from compiler.target import Target
 
@@ -36,7 +36,7 @@ class Convention:
         return self.index_bits if dtype.scalar is dtypes.index else dtype.bits
 
     def scalar(self, dtype: DType) -> str:
-        """The register type of one lane. bfloat16 is carried as its bits."""
+        """The register type of one lane. bfloat16 and 8-bit floats are carried as their bits."""
         dtype = dtype.scalar
         if dtype is dtypes.bool:
             return "i1"
@@ -67,10 +67,9 @@ class Convention:
             return str(int(value))
         if dtype.bits >= 32:
             return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
-        if dtype is dtypes.bfloat16:
-            return str(struct.unpack("<I", struct.pack("<f", value))[0] >> 16)
-        bits = int(struct.unpack("<H", struct.pack("<e", value))[0])
-        return f"0xH{bits:04X}" if self.native_half else str(bits)
+        bits = float_bits(float(value), dtype)
+        native = dtype is dtypes.float16 and self.native_half
+        return f"0xH{bits:04X}" if native else str(bits)
 
     def constant(self, node: Node) -> str:
         """A constant node of any number of lanes."""

@@ -133,11 +133,9 @@ def run(
     Program(build(linear, target))(*arguments, grid=grid)
 
 
-NUMPY: dict[DType, Any] = {
-    dtype: np.dtype(dtype.name) for dtype in dtypes.all if dtype is not dtypes.bfloat16
-}
-"""NumPy's type of each element type; bfloat16 is handled as uint16."""
-NUMPY[dtypes.bfloat16] = np.dtype("uint16")
+AS_BITS = {dtypes.bfloat16: "uint16", **dict.fromkeys(dtypes.fp8s, "uint8")}
+NUMPY: dict[DType, Any] = {d: np.dtype(AS_BITS.get(d, d.name)) for d in dtypes.all}
+"""NumPy's type of each element type; what it does not have is handled as its bits."""
 
 
 def bfloat16_to_float(bits: Array) -> Array:
@@ -156,13 +154,66 @@ def float_to_bfloat16(values: Array) -> Array:
     )
 
 
+def _decoded(exponent_bits: int, mantissa_bits: int, infinite: bool) -> Array:
+    """What the codes of an 8-bit float stand for (OCP 8-bit floating point, section 5)."""
+    code = np.arange(256)
+    bias, steps = (1 << (exponent_bits - 1)) - 1, 1 << mantissa_bits
+    exponent, mantissa = code >> mantissa_bits & ((1 << exponent_bits) - 1), code % steps
+    normal = (1 + mantissa / steps) * 2.0 ** (exponent - bias)
+    values = np.where(exponent, normal, mantissa / steps * 2.0 ** (1 - bias))
+    top = exponent == (1 << exponent_bits) - 1
+    if infinite:
+        values[top] = np.where(mantissa[top] == 0, np.inf, np.nan)
+    else:
+        values[top & (mantissa == steps - 1)] = np.nan
+    return np.where(code < 128, values, -values).astype(np.float32)
+
+
+FLOAT8 = {dtypes.float8_e4m3fn: _decoded(4, 3, False), dtypes.float8_e5m2: _decoded(5, 2, True)}
+
+
+def float_to_float8(values: Array, dtype: DType) -> Array:
+    """The code of the nearest value, the even one of two, after rounding to float32."""
+    with np.errstate(over="ignore"):
+        exact = np.asarray(values).astype(np.float32).astype(np.float64)
+    known = FLOAT8[dtype].astype(np.float64)
+    finite = np.flatnonzero(np.isfinite(known[:128]))
+    known = known[finite]
+    size = np.abs(exact)
+    above = np.clip(np.searchsorted(known, size), 1, len(known) - 1)
+    below = above - 1
+    left, right = size - known[below], known[above] - size
+    code = np.where((left < right) | ((left == right) & (below % 2 == 0)), below, above)
+    if dtype is dtypes.float8_e5m2:  # half a step beyond the greatest is as near to infinity
+        code = np.where(size >= 61440, 0x7C, code)
+    code = np.where(np.isnan(exact), 0x7F, code)
+    return (code | np.where(np.signbit(exact), 0x80, 0)).astype(np.uint8)
+
+
+def as_floats(values: Array, dtype: DType) -> Array:
+    """Values as NumPy can compute with them."""
+    if dtype in FLOAT8:
+        return FLOAT8[dtype][values]
+    return bfloat16_to_float(values) if dtype is dtypes.bfloat16 else values
+
+
+def as_stored(values: Array, dtype: DType) -> Array:
+    """Float values rounded to a narrow type, as they lie in memory."""
+    if dtype in FLOAT8:
+        return float_to_float8(values, dtype)
+    if dtype is dtypes.bfloat16:
+        return float_to_bfloat16(values)
+    with np.errstate(over="ignore"):
+        return values.astype(NUMPY[dtype])
+
+
 def random_values(dtype: DType, size: int, seed: int) -> Array:
-    """Values with many edges of the type among them; bfloat16 as bits, no NaN."""
+    """Values with many edges of the type among them, no NaN."""
     rng = np.random.default_rng(seed)
     if dtype is dtypes.bool:
         return rng.integers(0, 2, size).astype(np.bool_)
-    if dtype is dtypes.bfloat16:
-        return float_to_bfloat16(random_values(dtypes.float32, size, seed))
+    if dtype in AS_BITS:
+        return as_stored(random_values(dtypes.float32, size, seed), dtype)
     kind = NUMPY[dtype]
     if dtype.kind == "f":
         edges = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, 0.5, 3.0, float(np.finfo(kind).tiny)]

@@ -23,10 +23,10 @@ from test.compiler.linear_kernels import (
     NUMPY,
     Array,
     Program,
-    bfloat16_to_float,
+    as_floats,
+    as_stored,
     const,
     elementwise,
-    float_to_bfloat16,
     random_values,
 )
 
@@ -228,15 +228,11 @@ def test_other_factors_stay_products() -> None:
 def halves(dtype: DType, seed: int) -> tuple[Array, Array]:
     """Values as stored and as float32."""
     values = random_values(dtype, SIZE, seed)
-    wide = bfloat16_to_float(values) if dtype is dtypes.bfloat16 else values.astype(np.float32)
-    return values, wide
+    return values, as_floats(values, dtype).astype(np.float32)
 
 
 def rounded(values: Array, dtype: DType) -> Array:
-    if dtype is dtypes.bfloat16:
-        return bfloat16_to_float(float_to_bfloat16(values))
-    with np.errstate(over="ignore"):
-        return values.astype(np.float16).astype(np.float32)
+    return as_floats(as_stored(values, dtype), dtype).astype(np.float32)
 
 
 HALF_OPS: dict[Op, Callable[[Array, Array], Array]] = {
@@ -248,11 +244,11 @@ HALF_OPS: dict[Op, Callable[[Array, Array], Array]] = {
 
 
 @pytest.mark.parametrize("op", HALF_OPS)
-@pytest.mark.parametrize("dtype", [dtypes.float16, dtypes.bfloat16], ids=lambda d: d.name)
-def test_each_half_operation_is_rounded_once(target: Target, dtype: DType, op: Op) -> None:
+@pytest.mark.parametrize("dtype", dtypes.narrow_floats, ids=lambda d: d.name)
+def test_each_narrow_operation_is_rounded_once(target: Target, dtype: DType, op: Op) -> None:
     (a, wide_a), (b, wide_b) = halves(dtype, 3), halves(dtype, 4)
     got = computes(target, dtype, lambda x, y: Node(op, dtype, (x, y)), 2)(a, b)
-    found = bfloat16_to_float(got) if dtype is dtypes.bfloat16 else got.astype(np.float32)
+    found = as_floats(got, dtype).astype(np.float32)
     with np.errstate(all="ignore"):
         want = rounded(HALF_OPS[op](wide_a, wide_b), dtype)
     np.testing.assert_array_equal(found, want)
@@ -262,12 +258,24 @@ def test_each_half_operation_is_rounded_once(target: Target, dtype: DType, op: O
 def test_a_half_exponential_is_that_of_float32_rounded(target: Target, dtype: DType) -> None:
     x, wide = halves(dtype, 5)
     got = computes(target, dtype, exp)(x)
-    found = bfloat16_to_float(got) if dtype is dtypes.bfloat16 else got.astype(np.float32)
+    found = as_floats(got, dtype).astype(np.float32)
     with np.errstate(all="ignore"):
         want = rounded(np.exp(wide.astype(np.float64)).astype(np.float32), dtype)
     # A float32 error of one unit moves a value across a tie now and then.
     np.testing.assert_allclose(found, want, rtol=2.0 ** (-7 if dtype is dtypes.bfloat16 else -10))
     assert (found == want).mean() > 0.999
+
+
+def test_an_eight_bit_factor_is_no_other_constant() -> None:
+    """1.5 is the float8 nearest to log2(e), and means 1.5."""
+    dtype = dtypes.float8_e5m2
+    values = np.arange(0x80, dtype=np.uint8)
+    got = computes(
+        host_target(), dtype, lambda x: x.alu(Op.MUL, Node.const(1.5, dtype)).alu(Op.EXP2)
+    )(np.resize(values, SIZE))[: len(values)]
+    with np.errstate(over="ignore"):
+        want = np.exp2(rounded(as_floats(values, dtype) * np.float32(1.5), dtype))
+        np.testing.assert_array_equal(as_floats(got, dtype), rounded(want, dtype))
 
 
 def test_half_sums_are_accumulated_in_float32() -> None:

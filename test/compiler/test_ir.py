@@ -125,6 +125,14 @@ def test_constants_wrap_and_round_as_numpy_does(dtype: DType) -> None:
         assert dtype.const(1 + 3 * 2**-8) == 1 + 2**-6
         assert dtype.const(3.4e38) == math.inf
         return
+    if dtype in dtypes.fp8s:
+        step = 0.25 if dtype is dtypes.float8_e5m2 else 0.125
+        assert dtype.const(1 + step / 2) == 1.0  # a tie goes to the even neighbour
+        assert dtype.const(1 + step * 1.5) == 1 + step * 2
+        assert dtype.const(1 + step * 0.51) == 1 + step
+        assert dtype.const(-1e9) == dtype.min == (-math.inf if dtype.has_infinity else -448)
+        assert math.copysign(1, dtype.const(-1e-9)) == -1
+        return
     with np.errstate(all="ignore"):
         for value in (0, 1, -1, 127, 200, 70_000, 2**31, -(2**40) + 3):
             expected = np.array(value, np.int64).astype(numpy_type(dtype))
@@ -139,6 +147,9 @@ def test_promotion_is_tinygrads_lattice() -> None:
     assert least_upper_dtype(d.float16, d.bfloat16) is d.float32
     assert least_upper_dtype(d.bool, d.uint8) is d.uint8
     assert least_upper_dtype(d.uint64, d.int64) in (d.float16, d.bfloat16)
+    assert least_upper_dtype(d.uint64, d.fp8e4m3) is d.float8_e4m3fn
+    assert least_upper_dtype(d.fp8e5m2, d.fp8e4m3) is d.float16
+    assert least_upper_dtype(d.fp8e5m2, d.bfloat16) is d.bfloat16
 
 
 # ---- folding against brute force ----

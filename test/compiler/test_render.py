@@ -20,8 +20,11 @@ from compiler.linear import LinearKernel
 from compiler.llvm import host_target
 from compiler.target import Target
 from test.compiler.linear_kernels import (
+    AS_BITS,
     NUMPY,
     Array,
+    as_floats,
+    as_stored,
     bfloat16_to_float,
     const,
     elementwise,
@@ -41,6 +44,7 @@ SIZE = 512
 FAR = 1 << 40  # an element that no buffer has: touching it ends the process
 NO_CLANG = pytest.mark.skipif(find_clang() is None, reason="no clang in PATH")
 HALVES = (dtypes.float16, dtypes.bfloat16)
+NARROW = dtypes.narrow_floats
 
 
 @pytest.fixture(params=["llvm", pytest.param("clang", marks=NO_CLANG)])
@@ -125,7 +129,7 @@ def binary_ops(dtype: DType) -> dict[Op, Callable[[Array, Array], Array]]:
 
 
 @pytest.mark.parametrize("lanes", [1, 4, 16])
-@pytest.mark.parametrize("dtype", [d for d in dtypes.all if d not in HALVES], ids=lambda d: d.name)
+@pytest.mark.parametrize("dtype", [d for d in dtypes.all if d not in NARROW], ids=lambda d: d.name)
 def test_binary_operations(target: Target, dtype: DType, lanes: int) -> None:
     a, b = (random_values(dtype, SIZE, seed) for seed in (1, 2))
     if dtype.kind == "f":
@@ -205,25 +209,21 @@ def test_choosing_moves_every_type_unchanged(target: Target, dtype: DType, lanes
         },
         [(dtypes.bool, gate), (dtype, a), (dtype, b)],
     )
-    one = float_to_bfloat16(np.ones(1))[0] if dtype is dtypes.bfloat16 else 1
+    one = as_stored(np.ones(1), dtype)[0]
     same(found["choice"], np.where(gate, a, b))
     same(found["constant"], np.where(gate, a, np.array(one, a.dtype)))
 
 
 # ---- casts ----
-def as_floats(values: Array, dtype: DType) -> Array:
-    return bfloat16_to_float(values) if dtype is dtypes.bfloat16 else values
-
-
 def cast_reference(values: Array, source: DType, dtype: DType) -> Array:
     values = as_floats(values, source)
     with np.errstate(all="ignore"):
         if dtype is dtypes.bool:
             return values != 0
-        if dtype in HALVES:
+        if dtype in NARROW:
             wide = values.astype(np.float32 if source.kind != "f" else np.float64)
-            if dtype is dtypes.bfloat16:
-                return float_to_bfloat16(wide)
+            if dtype in AS_BITS:
+                return as_stored(wide, dtype)
             return np.array([dtypes.float16.const(float(v)) for v in wide], np.float16)
         if source.kind == "f" and dtype.kind in "iu" and dtype.bits < 64:
             return values.astype(np.int64).astype(NUMPY[dtype])
@@ -261,7 +261,12 @@ def test_a_float_is_rounded_once_to_a_half_type(target: Target, lanes: int) -> N
     ties = (half.view(np.float16).astype(np.float64) + (half + 1).view(np.float16)) / 2
     brain = bfloat16_to_float(rng.integers(0, 0x7F7F, SIZE).astype(np.uint16)).astype(np.float64)
     brain *= 1 + 2.0**-8
-    for exact in (ties, brain):
+    quarters = rng.integers(0, 0x7B, SIZE).astype(np.uint8)
+    between = [
+        (as_floats(quarters, d).astype(np.float64) + as_floats(quarters + np.uint8(1), d)) / 2
+        for d in dtypes.fp8s
+    ]
+    for exact in (ties, brain, *between):
         wide = exact * (1 + rng.integers(-1, 2, SIZE) * 2.0**-50) * rng.choice([-1, 1], SIZE)
         wide[:8] = [np.inf, -np.inf, np.nan, 65519.999, 65520, 1e300, 1e-300, 3.4e38]
         with np.errstate(over="ignore"):
@@ -270,9 +275,11 @@ def test_a_float_is_rounded_once_to_a_half_type(target: Target, lanes: int) -> N
             found = run_all(
                 target,
                 lanes,
-                {d.name: (d, lambda x, d=d: op(Op.CAST, x, dtype=d.vec(lanes))) for d in HALVES},
+                {d.name: (d, lambda x, d=d: op(Op.CAST, x, dtype=d.vec(lanes))) for d in NARROW},
                 [(source, values)],
             )
+            for dtype in dtypes.fp8s:
+                same(found[dtype.name], as_stored(values, dtype))
             want16 = np.array([dtypes.float16.const(float(v)) for v in values], np.float16)
             same(found["float16"], want16)
             keep = ~np.isnan(values)
@@ -320,6 +327,8 @@ def test_bits_are_kept_by_bitcast(target: Target, lanes: int) -> None:
         (dtypes.uint16, dtypes.float16),
         (dtypes.bfloat16, dtypes.uint16),
         (dtypes.int8, dtypes.uint8),
+        (dtypes.float8_e5m2, dtypes.uint8),
+        (dtypes.int8, dtypes.float8_e4m3fn),
     ]
     for source, dtype in pairs:
         values = random_values(source, SIZE, 10)
@@ -532,22 +541,23 @@ def test_what_stands_again_is_loaded_again(target: Target, dtype: DType) -> None
 
 
 @pytest.mark.parametrize("stored", [1, 2, 3, 8])
-@pytest.mark.parametrize("dtype", [dtypes.int8, dtypes.int16, dtypes.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [dtypes.int8, dtypes.int16, dtypes.bfloat16, dtypes.float8_e5m2], ids=str
+)
 def test_a_masked_store_of_narrowed_lanes_leaves_the_others(
     target: Target, dtype: DType, stored: int
 ) -> None:
     """One lane used to be stored with what lay next to it in the register."""
-    lanes, wide = 8, dtypes.float32 if dtype is dtypes.bfloat16 else dtypes.int32
+    lanes, wide = 8, dtypes.float32 if dtype in AS_BITS else dtypes.int32
     out, source = param(0, dtype, lanes), param(1, wide, lanes)
     ramp = Node(Op.RAMP, dtypes.index.vec(lanes))
     gate = Node(Op.CMPLT, dtypes.bool.vec(lanes), (ramp, splat(const(stored), lanes)))
     narrow = Node(Op.CAST, dtype.vec(lanes), (load(source, const(0), lanes),))
     linear = kernel([out, source], store(out, const(0), narrow, gate))
-    held = np.uint16 if dtype is dtypes.bfloat16 else NUMPY[dtype]
-    result = np.full(lanes, 77, held)
+    result = np.full(lanes, 77, NUMPY[dtype])
     values = np.arange(1, lanes + 1).astype(NUMPY[wide])
     run(linear, target, result, values)
-    expected = float_to_bfloat16(values) if dtype is dtypes.bfloat16 else values.astype(held)
+    expected = as_stored(values, dtype)
     np.testing.assert_array_equal(result[:stored], expected[:stored])
     assert (result[stored:] == 77).all()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from test.tinyhw import (
     ops_edges,
+    ops_float8,
     ops_functions,
     ops_indexing,
     ops_linalg,
@@ -18,6 +19,7 @@ __all__ = [
     "OPS",
     "Op",
     "ops_edges",
+    "ops_float8",
     "ops_functions",
     "ops_indexing",
     "ops_linalg",

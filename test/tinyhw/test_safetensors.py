@@ -27,7 +27,9 @@ from tinyhw.formats.safetensors import (
     save,
 )
 
-NUMPY_TYPES = {name: np.dtype(d.name) for name, d in DTYPES.items() if d is not dtypes.bfloat16}
+NUMPY_TYPES = {
+    name: np.dtype(d.name) for name, d in DTYPES.items() if d not in (dtypes.bfloat16, *dtypes.fp8s)
+}
 same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from compiler.dtype import DType
 from compiler.errors import TinyhwError
 from compiler.ir import Op
-from tinyhw import Device, Tensor, Variable, dtypes, errors
+from tinyhw import Device, Tensor, Variable, dtypes, errors, storage
 from tinyhw.errors import (
     DeviceError,
     DtypeError,
@@ -38,7 +39,7 @@ def test_numbers_and_lists(data: Any) -> None:
     assert t.dtype is kinds[expected.dtype.kind]
 
 
-@pytest.mark.parametrize("dtype", [d.name for d in dtypes.all if d is not dtypes.bfloat16])
+@pytest.mark.parametrize("dtype", [d.name for d in dtypes.all if d not in storage.AS_BITS])
 def test_numpy_arrays_keep_their_type(dtype: str) -> None:
     x = np.array([[0, 1, 2], [3, 100, 5]]).astype(dtype)
     t = Tensor(x)
@@ -78,6 +79,23 @@ def test_bfloat16() -> None:
     assert (t + t).tolist() == [2.0, 2.0, 6.28125]
     assert t.bitcast("uint16").tolist() == [0x3F80, 0x3F80, 0x4049]
     with pytest.raises(DtypeError, match="no bfloat16"):
+        t.data()
+
+
+@pytest.mark.parametrize("dtype", dtypes.fp8s, ids=lambda d: d.name)
+def test_eight_bit_floats(dtype: DType) -> None:
+    t = Tensor([1.0, 1.06, -3.14159, 0.01], dtype=dtype)
+    assert t.tolist() == [1.0, 1.0, -3.25 if dtype is dtypes.fp8e4m3 else -3.0, 0.009765625]
+    assert t.numpy().dtype == np.float32
+    assert (t + t).dtype is (t * 2).dtype is (t + Tensor([1, 2, 3, 4])).dtype is dtype
+    assert (t + Tensor(2.5, dtype="float16")).dtype is dtypes.float16
+    full = Tensor.full((300,), 16, dtype=dtype)
+    assert full.mean().item() == 16 and full.sum(dtype="float32").item() == 4800
+    assert full.sum().item() == (448 if dtype is dtypes.fp8e4m3 else 5120)
+    assert full.softmax(0).sum(dtype="float32").item() == pytest.approx(1, rel=0.2)
+    assert full.isinf().any().item() is False
+    assert Tensor.rand(50, dtype=dtype).max().item() < 1
+    with pytest.raises(DtypeError, match=f"no {dtype.name}"):
         t.data()
 
 
