@@ -17,6 +17,7 @@ __all__ = [
     "HardwareError",
     "IndexOutOfRange",
     "JitError",
+    "ModelError",
     "NotSupported",
     "SettingError",
     "ShapeError",
@@ -96,3 +97,9 @@ class ExchangeError(TensorError, BufferError):
     """Memory of another library is malformed or out of reach, or ours cannot be lent to it."""
 
     code = "TH112"
+
+
+class ModelError(TensorError, RuntimeError):
+    """A model's node cannot be computed with what it is given, or an input is not the model's."""
+
+    code = "TH113"
