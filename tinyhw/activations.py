@@ -11,13 +11,13 @@ from typing import Self
 from compiler.dtype import ConstType
 from tinyhw.core import also_named, in_float32
 from tinyhw.errors import DtypeError, ShapeError
-from tinyhw.special import Special
+from tinyhw.gamma import Gamma
 
 SELU_ALPHA = 1.6732632423543772
 SELU_SCALE = 1.0507009873554805
 
 
-class Activations(Special):
+class Activations(Gamma):
     """Functions that layers put after a linear map."""
 
     __slots__ = ()

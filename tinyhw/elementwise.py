@@ -15,6 +15,7 @@ from compiler.ir import Op
 from tinyhw.arithmetic import Arithmetic, weak_dtype
 from tinyhw.core import float_dtype, in_float32, is_scalar
 from tinyhw.errors import DtypeError
+from tinyhw.movement import broadcast_shape
 
 LOG2_E = math.log2(math.e)
 LN_2 = math.log(2.0)
@@ -97,6 +98,31 @@ class Elementwise(Arithmetic):
     def log10(self) -> Self:
         """The logarithm to base 10."""
         return self.log2() * math.log10(2.0)
+
+    # ---- divisors ----
+    def gcd(self, other: Self | ConstType) -> Self:
+        """The greatest common divisor of integers, not negative; 0 of two zeros."""
+        a, b = self._operands(other)
+        if not dtypes.is_int(a.dtype):
+            raise DtypeError(f"gcd is of integers, not of {a.dtype}.")
+        shape = broadcast_shape(a.shape, b.shape)
+        result = a.dtype
+        unsigned = dtypes.from_name(f"uint{result.bits}")  # holds what the least one's size is
+        a, b = (t.abs().cast(unsigned)._broadcast_to(shape) for t in (a, b))
+        # Euclid's steps at most divide by the golden ratio.
+        for _ in range(math.ceil(result.bits / math.log2((1 + math.sqrt(5)) / 2)) + 1):
+            rest = b.eq(0).where(0, a._alu(Op.MOD, b.eq(0).where(1, b)))
+            a, b = b.eq(0).where(a, b), rest
+        return a.cast(result)
+
+    def lcm(self, other: Self | ConstType) -> Self:
+        """The least common multiple of integers, not negative; 0 if one of them is."""
+        a, b = self._operands(other)
+        result = a.dtype
+        divisor = a.gcd(b)
+        wide = dtypes.int32 if result.bits < 32 else result  # where a product overflows later
+        quotient = a.div(divisor.maximum(1), rounding_mode="trunc").cast(wide)
+        return (quotient * b.cast(wide)).abs().cast(result)
 
     # ---- circle ----
     def sin(self) -> Self:

@@ -13,7 +13,7 @@ import numpy as np
 
 from compiler.dtype import dtypes
 from tinyhw.errors import DtypeError, ShapeError
-from tinyhw.resampling import Resampling
+from tinyhw.grids import Grids
 
 # name -> (bytes that a block absorbs, byte that ends a message, bytes of the hash)
 HASHES = {
@@ -29,7 +29,7 @@ ROUNDS = 24
 T = TypeVar("T", bound="Hashing")
 
 
-class Hashing(Resampling):
+class Hashing(Grids):
     """Digests of bytes."""
 
     __slots__ = ()

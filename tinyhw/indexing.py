@@ -245,13 +245,17 @@ class Indexing(Scans):
         places = true.cumsum(0).contiguous()._not_above(true._iota(size))
         return (places < n).where(places, -1)
 
-    def _not_above(self, values: Self) -> Self:
-        """How many elements of this ascending vector are at most each value, by bisection."""
+    def _not_above(self, values: Self, equal: bool = True) -> Self:
+        """How many elements of this ascending vector are at most each value, by bisection.
+
+        Without `equal` those that are less.
+        """
         n = self._fixed(0)
         low, high = values.const_like(0, dtypes.int32), values.const_like(n, dtypes.int32)
         for _ in range(n.bit_length()):
             middle = (low + high) >> 1
-            above = (self._at(middle) > values) | (low >= high)
+            found = self._at(middle)
+            above = ((found > values) if equal else (found >= values)) | (low >= high)
             low, high = above.where(low, middle + 1), above.where(middle.minimum(high), high)
         return low
 

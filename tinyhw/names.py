@@ -6,6 +6,7 @@ values only, positions are int32, `gelu` approximates unless told.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from compiler.ir import Extent
 from compiler.symbolic import bounds
 from tinyhw.attention import Attention
 from tinyhw.core import Axis, DTypeLike, is_whole_storage, to_shape
+from tinyhw.device import Device
 from tinyhw.errors import DtypeError, ShapeError
 
 
@@ -35,6 +37,7 @@ class Names(Attention):
     less_equal, greater_equal = Attention.__le__, Attention.__ge__
     lt, gt, le, ge = Attention.__lt__, Attention.__gt__, Attention.__le__, Attention.__ge__
     bitwise_left_shift, bitwise_right_shift = Attention.lshift, Attention.rshift
+    expit, psi, gammaln = Attention.sigmoid, Attention.digamma, Attention.lgamma
 
     def positive(self) -> Self:
         """self."""
@@ -318,7 +321,43 @@ class Names(Attention):
             return self._iota(count) * 0
         return self.one_hot(count).sum(0)
 
+    # ---- what PyTorch asks of tensors that may be complex, sparse or on a GPU ----
+    @property
+    def real(self) -> Self:
+        """self: no tensor is complex."""
+        return self
+
+    def conj(self) -> Self:
+        """self: no tensor is complex."""
+        return self
+
+    def is_complex(self) -> bool:
+        """False."""
+        return False
+
+    def isreal(self) -> Self:
+        """True everywhere."""
+        return self.const_like(True, dtypes.bool)
+
+    @property
+    def mH(self) -> Self:  # noqa: N802
+        """`mT`."""
+        return self.mT
+
+    def cpu(self) -> Self:
+        """self on the processor: where it is if that is one, else the default processor."""
+        return self if Device.is_processor(self.device) else self.to(Device.processor())
+
+    def nonzero_static(self, size: int, fill_value: int = -1) -> Self:
+        """`nonzero` with a number of rows that is known, filled where there is no element."""
+        there = self._places(size) >= 0
+        return there.unsqueeze(-1).where(self.nonzero(size=size), fill_value)
+
     # ---- new tensors like this one ----
+    def new_tensor(self, data: Any, dtype: DTypeLike | None = None) -> Self:
+        """A tensor of `data` with the type and place of self."""
+        return type(self)(data, device=self.device, dtype=dtype or self.dtype)  # type: ignore[call-arg]
+
     def new_full(self, size: Any, fill_value: ConstType, **kwargs: Any) -> Self:
         """`full` with the type and place of self."""
         return type(self).full(size, fill_value, **self._like(kwargs))
@@ -374,6 +413,50 @@ class Names(Attention):
         )
         return self._write(drawn)
 
+    def bernoulli_(self, p: float = 0.5) -> Self:
+        """Writes 1 with probability p, else 0."""
+        return self._write(self._random() < p)
+
+    def exponential_(self, lambd: float = 1.0) -> Self:
+        """Writes random numbers of the mean 1/lambd."""
+        if lambd <= 0:
+            raise ShapeError(f"exponential_ takes a lambd above 0, not {lambd}.")
+        return self._write((1 - self._random()).log() * (-1 / lambd))
+
+    def geometric_(self, p: float) -> Self:
+        """Writes how often to try for a success of probability p, 1 or more."""
+        if not 0 < p < 1:
+            raise ShapeError(f"geometric_ takes a probability between 0 and 1, not {p}.")
+        return self._write(((1 - self._random()).log() * (1 / math.log1p(-p))).ceil().maximum(1))
+
+    def log_normal_(self, mean: float = 1.0, std: float = 2.0) -> Self:
+        """Writes the exponentials of normal random numbers."""
+        drawn = type(self).normal(*self.shape, mean=mean, std=std, device=self.device)
+        return self._write(drawn.exp())
+
+    def cauchy_(self, median: float = 0.0, sigma: float = 1.0) -> Self:
+        """Writes random numbers of Cauchy's distribution."""
+        return self._write(((self._random() - 0.5) * math.pi).tan() * sigma + median)
+
+    def random_(self, low: int = 0, high: int | None = None) -> Self:
+        """Writes random whole numbers in [low, high), by default all that the type holds.
+
+        With one number, it is `high`. Floats need it.
+        """
+        if high is None and low:
+            low, high = 0, low
+        if high is None:
+            if not dtypes.is_int(self.dtype):
+                raise DtypeError(f"random_ needs the upper limit for {self.dtype}.")
+            high = int(self.dtype.max) + (self.dtype.bits < 64)
+        return self._write(
+            type(self).randint(*self.shape, low=low, high=high, device=self.device,
+                               dtype=self.dtype if dtypes.is_int(self.dtype) else dtypes.int64)
+        )
+
+    def _random(self) -> Self:
+        return type(self).rand(*self.shape, device=self.device)
+
     def fill_diagonal_(self, value: ConstType) -> Self:
         """Writes `value` on the diagonal of a matrix."""
         length = min(self._fixed(0), self._fixed(1))
@@ -396,13 +479,16 @@ def _in_place(name: str) -> Callable[..., Any]:
     return write
 
 
-IN_PLACE = """abs absolute add addcdiv addcmul addmm asin acos atan asinh acosh atanh bitwise_and
-    bitwise_not bitwise_or bitwise_xor ceil clamp clamp_max clamp_min clip copysign cos cosh cumprod
-    cumsum deg2rad div divide erf erfc exp exp2 expm1 fix floor floor_divide fmod frac heaviside
-    index_add index_copy index_fill index_put ldexp lerp log log10 log1p log2 logical_and
-    logical_not logical_or logical_xor logit lshift masked_fill masked_scatter mod mul multiply
-    nan_to_num neg negative pow put rad2deg reciprocal relu remainder round rsqrt rshift scatter
-    scatter_add scatter_reduce sgn sigmoid sign sin sinc sinh sqrt square sub subtract tan tanh tril
-    triu true_divide trunc xlogy""".split()
+IN_PLACE = """abs absolute acos acosh add addbmm addcdiv addcmul addmm addr arccos arccosh arcsin
+    arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh bitwise_and bitwise_left_shift
+    bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil clamp clamp_max clamp_min clip
+    copysign cos cosh cumprod cumsum deg2rad digamma div divide eq erf erfc erfinv exp exp2
+    expm1 fix float_power floor floor_divide fmod frac gcd ge greater greater_equal gt
+    heaviside hypot index_add index_copy index_fill index_put lcm ldexp le lerp less
+    less_equal lgamma log log10 log1p log2 logical_and logical_not logical_or logical_xor
+    logit lshift lt masked_fill masked_scatter mod mul multiply nan_to_num ne neg negative
+    not_equal pow put rad2deg reciprocal relu remainder renorm round rshift rsqrt scatter
+    scatter_add scatter_reduce sgn sigmoid sign sin sinc sinh sqrt square sub subtract tan
+    tanh tril triu true_divide trunc xlogy""".split()
 for _name in IN_PLACE:
     setattr(Names, f"{_name}_", _in_place(_name))

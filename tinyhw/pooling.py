@@ -133,6 +133,66 @@ class Pooling(Products):
             x = combine(x.transpose(axis, -1).unsqueeze(-2), here).transpose(axis, -1)
         return x
 
+    # ---- windows as columns ----
+    def im2col(
+        self, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes = 0, stride: Sizes = 1
+    ) -> Self:
+        """Windows of images as columns, torch.nn.functional.unfold.
+
+        (batch, channels, height, width) to (batch, channels*window, windows).
+        """
+        kernel = window_kernel(kernel_size)
+        rank = len(kernel)
+        if self.ndim != rank + 2:
+            raise ShapeError(f"im2col takes images of {rank} axes, not the shape {self.shape}.")
+        steps, wide = each(stride, rank, "stride"), each(dilation, rank, "dilation")
+        x = self.pad([None, None, *padding_pairs(padding, rank)])
+        blocks = _window_counts(x, [x._fixed(2 + i) for i in range(rank)], kernel, steps, wide)
+        x = x.pool_windows(kernel, steps, wide)
+        x = x.permute((0, 1, *range(2 + rank, x.ndim), *range(2, 2 + rank)))
+        return x.reshape((self.shape[0], self._fixed(1) * math.prod(kernel), math.prod(blocks)))
+
+    def fold(
+        self,
+        output_size: Sizes,
+        kernel_size: Sizes,
+        dilation: Sizes = 1,
+        padding: Sizes = 0,
+        stride: Sizes = 1,
+    ) -> Self:
+        """Columns added up where their windows lie in an image; the adjoint of `im2col`.
+
+        (batch, channels*window, windows) to (batch, channels, *output_size); the batch may lack.
+        """
+        kernel = window_kernel(kernel_size)
+        rank = len(kernel)
+        sizes = each(output_size, rank, "output_size")
+        steps, wide = each(stride, rank, "stride"), each(dilation, rank, "dilation")
+        pairs = padding_pairs(padding, rank)
+        padded = [n + before + after for n, (before, after) in zip(sizes, pairs, strict=True)]
+        blocks = _window_counts(self, padded, kernel, steps, wide)
+        x = self.unsqueeze(0) if self.ndim == 2 else self
+        window = math.prod(kernel)
+        if x.ndim != 3 or x._fixed(1) % window or x._fixed(2) != math.prod(blocks):
+            raise ShapeError(
+                f"fold into {sizes} takes columns of a multiple of {window}, "
+                f"{math.prod(blocks)} of them, not the shape {self.shape}."
+            )
+        channels = x._fixed(1) // window
+        x = x.reshape((x.shape[0], channels, *kernel, *blocks))
+        for i, (n, k, s, d) in enumerate(zip(padded, kernel, steps, wide, strict=True)):
+            axis, reach = 2 + rank + i, (k - 1) * d
+            x = x._spread(axis, s).pad(
+                [(reach, reach) if a == axis else None for a in range(x.ndim)]
+            )
+            extent = x._fixed(axis) - reach
+            x = x._derive(x._node.skew(axis, 2 + i, -d, reach, extent))
+            x = x.pad([(0, n - extent) if a == axis else None for a in range(x.ndim)])
+        x = x.sum(tuple(range(2, 2 + rank)), dtype=self.dtype)
+        inside = [(before, before + n) for n, (before, _) in zip(sizes, pairs, strict=True)]
+        x = x.shrink([None, None, *inside])
+        return x.squeeze(0) if self.ndim == 2 else x
+
     def _pooled(
         self,
         kernel_size: Sizes,
@@ -165,6 +225,16 @@ class Pooling(Products):
 def window_kernel(kernel_size: Sizes) -> list[int]:
     """The extents of a window; one number is for two axes."""
     return each(kernel_size, 2 if isinstance(kernel_size, int) else None, "kernel_size")
+
+
+def _window_counts(
+    x: Pooling, sizes: list[int], kernel: list[int], stride: list[int], dilation: list[int]
+) -> list[int]:
+    """How many windows fit along each axis; at least one does."""
+    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    if any(span > n for span, n in zip(spans, sizes, strict=True)):
+        raise ShapeError(f"Windows that span {spans} do not fit into {sizes} for {x.shape}.")
+    return [(n - span) // s + 1 for n, span, s in zip(sizes, spans, stride, strict=True)]
 
 
 def _ceil_extra(padded: int, limit: int, kernel: int, stride: int, dilation: int) -> int:

@@ -12,14 +12,14 @@ from typing import Any, Self, TypeVar
 from compiler.dtype import DType, dtypes, least_upper_dtype
 from tinyhw.core import DTypeLike, sum_dtype, to_dtype
 from tinyhw.errors import ShapeError
-from tinyhw.scattering import Scattering
+from tinyhw.searching import Searching
 
 Sizes = int | Sequence[int]
 FIRST_DOT = 0xE000  # names the axes of an einsum's ellipsis: characters that no formula has
 T = TypeVar("T", bound="Products")
 
 
-class Products(Scattering):
+class Products(Searching):
     """Linear maps, and windows over images."""
 
     __slots__ = ()
@@ -203,12 +203,7 @@ class Products(Scattering):
         w = w.flip(tuple(range(3, w.ndim))).flatten(0, 1)
         x = self
         for axis, s in enumerate(strides, start=2):
-            if s > 1:  # zeros between the elements
-                n = x._fixed(axis)
-                x = x.unsqueeze(axis + 1)
-                x = x.pad([(0, s - 1) if a == axis + 1 else None for a in range(x.ndim)])
-                x = x.flatten(axis, axis + 1)
-                x = x.shrink([(0, (n - 1) * s + 1) if a == axis else None for a in range(x.ndim)])
+            x = x._spread(axis, s)
         outer = [
             ((k - 1) * d - before, (k - 1) * d - after + more)
             for k, d, more, (before, after) in zip(
@@ -217,6 +212,16 @@ class Products(Scattering):
         ]
         flat = [amount for pair in outer[::-1] for amount in pair]
         return x.conv2d(w, bias, groups, 1, dilation, flat)
+
+    def _spread(self, axis: int, by: int) -> Self:
+        """Elements of `axis` with by - 1 zeros between them."""
+        if by == 1:
+            return self
+        n = self._fixed(axis)
+        x = self.unsqueeze(axis + 1)
+        x = x.pad([(0, by - 1) if a == axis + 1 else None for a in range(x.ndim)])
+        x = x.flatten(axis, axis + 1)
+        return x.shrink([(0, (n - 1) * by + 1) if a == axis else None for a in range(x.ndim)])
 
 
 def _sum_of_products(a: T, b: T, axes: tuple[int, ...], dtype: DTypeLike | None) -> T:

@@ -53,9 +53,11 @@ from tinyhw.variable import Variable
 
 # Methods of tinygrad's or torch's tensors that a program may well ask for.
 NOT_YET = frozenset(
-    """allreduce custom_kernel decode_hevc_frame digamma erfinv fold gcd geomspace grid_sample hash
-    histc lcm lgamma lu matrix_exp mode multinomial random_bits renorm searchsorted shard
-    shard_ shard_like tril_indices triu_indices""".split()
+    """allreduce angle cholesky_solve cuda custom_kernel decode_hevc_frame eig frexp geomspace hash
+    histogram i0 igamma imag index_reduce istft lstsq lu lu_solve matrix_exp mode nanmedian
+    nanquantile nextafter ormqr polygamma random_bits register_hook resize_ set_ shard shard_
+    shard_like sparse_dim squeeze_ stft stride t_ to_sparse transpose_ triangular_solve
+    unsqueeze_""".split()
 )
 
 
