@@ -198,6 +198,21 @@ OPTIMISERS: list[tuple[str, Any, Any]] = [
     ("Adam decay", lambda p: nn.optim.Adam(p, 0.1, weight_decay=0.1),
      lambda p: torch.optim.Adam(p, 0.1, weight_decay=0.1)),
     ("AdamW", lambda p: nn.optim.AdamW(p, 0.1), lambda p: torch.optim.AdamW(p, 0.1)),
+    ("Adam betas", lambda p: nn.optim.Adam(p, 0.1, betas=(0.8, 0.99), fused=True),
+     lambda p: torch.optim.Adam(p, 0.1, betas=(0.8, 0.99))),
+    ("RMSprop", lambda p: nn.optim.RMSprop(p, weight_decay=0.1),
+     lambda p: torch.optim.RMSprop(p, weight_decay=0.1)),
+    ("RMSprop centred", lambda p: nn.optim.RMSprop(p, 0.1, momentum=0.8, centered=True),
+     lambda p: torch.optim.RMSprop(p, 0.1, momentum=0.8, centered=True)),
+    ("Adagrad", lambda p: nn.optim.Adagrad(p, 0.1, lr_decay=0.1, initial_accumulator_value=0.2),
+     lambda p: torch.optim.Adagrad(p, 0.1, lr_decay=0.1, initial_accumulator_value=0.2)),
+    ("Adadelta", lambda p: nn.optim.Adadelta(p, weight_decay=0.1),
+     lambda p: torch.optim.Adadelta(p, weight_decay=0.1)),
+    ("Adamax", lambda p: nn.optim.Adamax(p, 0.1), lambda p: torch.optim.Adamax(p, 0.1)),
+    ("NAdam", lambda p: nn.optim.NAdam(p, 0.1), lambda p: torch.optim.NAdam(p, 0.1)),
+    ("RAdam", lambda p: nn.optim.RAdam(p, 0.1, betas=(0.9, 0.8)),
+     lambda p: torch.optim.RAdam(p, 0.1, betas=(0.9, 0.8))),
+    ("RAdam early", lambda p: nn.optim.RAdam(p, 0.1), lambda p: torch.optim.RAdam(p, 0.1)),
 ]  # fmt: skip
 
 
@@ -279,6 +294,23 @@ def test_muon_steps_along_an_orthogonal_matrix() -> None:
         nn.optim.Muon([Tensor(floats(3))])
 
 
+def test_lars_along_an_orthogonal_matrix() -> None:
+    w, g = floats(4, 3), floats(4, 3, seed=1)
+    steps = []
+    for ns_steps in (0, 12):
+        parameter = Tensor(w)
+        optimiser = nn.optim.LARS([parameter], 1.0, momentum=0, weight_decay=0, classic=False,
+                                  ns_steps=ns_steps, ns_coefficients=(1.5, -0.5))
+        parameter.grad = Tensor(g)
+        with Tensor.train():
+            optimiser.step()
+        steps.append(w - parameter.numpy())
+    u, s, v = np.linalg.svd(g, full_matrices=False)
+    scale = 0.001 * np.linalg.norm(w) / np.linalg.norm(g)
+    np.testing.assert_allclose(steps[0], scale * (u * s) @ v, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(steps[1], scale * u @ v, rtol=1e-2, atol=1e-6)
+
+
 def test_the_learning_rate_can_be_changed_and_assigned() -> None:
     p = Tensor([1.0])
     o = nn.optim.SGD([p], lr=0.5)
@@ -324,6 +356,12 @@ def test_wrong_uses_of_an_optimiser_are_named() -> None:
         nn.optim.SGD([Tensor([1.0], requires_grad=False)])
     with pytest.raises(SettingError, match="-1"):
         nn.optim.SGD([p], -1)
+    with pytest.raises(SettingError, match="classic=False"):
+        nn.optim.LARS([p], ns_steps=5)
+    with pytest.raises(SettingError, match="two numbers"):
+        nn.optim.Adam([p], 0.1, (0.9, 0.99))  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="fused is"):
+        nn.optim.SGD([p], fused="yes")  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="momentum above 0"):
         nn.optim.SGD([p], nesterov=True)
 

@@ -1,90 +1,22 @@
-"""Optimisers: they read `grad` of their parameters and assign the parameters.
+"""Optimisers with tinygrad's names, and those of `adaptive.py` beside them.
 
-Numerics follow PyTorch. The learning rate is a tensor, so that a captured step follows its changes.
+Numerics follow PyTorch; its pair `betas` may stand for b1 and b2.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from compiler.dtype import dtypes
-from tinyhw.errors import GradientError, SettingError, ShapeError
+from tinyhw.errors import SettingError, ShapeError
+from tinyhw.nn.optimizer import Optimizer, OptimizerGroup, two_rates
 from tinyhw.tensor import Tensor
 
+__all__ = [
+    "LAMB", "LARS", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Muon", "NAdam",
+    "Optimizer", "OptimizerGroup", "RAdam", "RMSprop",
+]  # fmt: skip
 
-class Optimizer:
-    """What all have in common; a kind of optimiser is its `_step`."""
-
-    def __init__(self, params: Iterable[Tensor], lr: float) -> None:
-        given = list({id(p): p for p in params}.values())
-        for parameter in given:
-            if parameter.requires_grad is None:
-                parameter.requires_grad_()
-        self.params = [p for p in given if p.requires_grad]
-        self.buffers = [p for p in given if not p.requires_grad]  # realised with each step
-        if not self.params:
-            raise GradientError("An optimiser needs at least one parameter that takes a gradient.")
-        if not lr >= 0:
-            raise SettingError(f"The learning rate must be at least 0, not {lr}.")
-        self.device = self.params[0].device
-        self.lr = self._state(lr)
-
-    def _state(self, value: float) -> Tensor:
-        """A number that steps read and may assign, in storage of its own."""
-        return Tensor([value], self.device, dtypes.default_float, requires_grad=False)
-
-    def _states(self) -> list[Tensor]:
-        """One tensor of zeros for each parameter, each in storage of its own."""
-        return [_float_like(p).zeros_like(requires_grad=False).clone() for p in self.params]
-
-    def zero_grad(self) -> None:
-        """Forgets the gradients."""
-        for parameter in self.params:
-            parameter.grad = None
-
-    def step(self) -> None:
-        """Updates the parameters, now."""
-        Tensor.realize(*self.schedule_step())
-
-    def schedule_step(self) -> list[Tensor]:
-        """Updates the parameters once the tensors returned are realised."""
-        if not Tensor.training:
-            raise GradientError(
-                "An optimiser steps only in training; put the step into `with Tensor.train():`."
-            )
-        missing = [p for p in self.params if p.grad is None]
-        if missing:
-            raise GradientError(
-                f"{len(missing)} of {len(self.params)} parameters have no gradient, the first of "
-                f"the shape {missing[0].shape}; call backward() before the step."
-            )
-        changed = self._step([p.grad.detach() for p in self.params if p.grad is not None])
-        return [*changed, *self.params, *self.buffers]
-
-    def _step(self, gradients: list[Tensor]) -> list[Tensor]:
-        """Assigns the parameters; returns the states that it assigned as well."""
-        raise NotImplementedError
-
-
-class OptimizerGroup(Optimizer):
-    """Several optimisers that step together."""
-
-    def __init__(self, *optimizers: Optimizer) -> None:
-        self.optimizers = optimizers
-        self.params = [p for o in optimizers for p in o.params]
-        self.buffers = [b for o in optimizers for b in o.buffers]
-
-    def __getitem__(self, index: int) -> Optimizer:
-        return self.optimizers[index]
-
-    def zero_grad(self) -> None:
-        """Forgets the gradients of all."""
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-
-    def schedule_step(self) -> list[Tensor]:
-        """Updates the parameters of all once the tensors returned are realised."""
-        return [tensor for o in self.optimizers for tensor in o.schedule_step()]
+NEWTON_SCHULZ = (3.4445, -4.775, 2.0315)  # of Muon's polynomial
 
 
 class SGD(Optimizer):
@@ -92,6 +24,9 @@ class SGD(Optimizer):
 
     classic: the learning rate goes into the velocity, rather than scaling it.
     """
+
+    ns_steps: int
+    ns_coefficients: tuple[float, ...] | None
 
     def __init__(
         self,
@@ -101,12 +36,16 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         nesterov: bool = False,
         classic: bool = False,
+        *,
+        device: str | None = None,
+        fused: bool | None = None,
     ) -> None:
-        super().__init__(params, lr)
+        super().__init__(params, lr, device, fused)
         if nesterov and not momentum:
             raise SettingError("Nesterov's momentum needs a momentum above 0.")
         self.momentum, self.wd, self.nesterov = momentum, weight_decay, nesterov
         self.classic, self.pre_wd = classic, True  # the decay is part of the gradient
+        self.ns_steps, self.ns_coefficients = 0, None
         self.b = self._states() if momentum else []
 
     def _step(self, gradients: list[Tensor]) -> list[Tensor]:
@@ -132,14 +71,19 @@ class SGD(Optimizer):
 
     def _turned(self, velocity: Tensor) -> Tensor:
         """The direction of the step."""
-        return velocity
+        if not self.ns_steps:
+            return velocity
+        matrix = velocity.reshape((velocity.shape[0], -1))
+        coefficients = self.ns_coefficients or NEWTON_SCHULZ
+        return matrix.newton_schulz(self.ns_steps, coefficients).reshape(velocity.shape)
 
 
 class LARS(SGD):
     """SGD where each parameter's rate follows the ratio of its norm to the gradient's.
 
     You, Gitman and Ginsburg, "Large batch training of convolutional networks", 2017. pre_wd: the
-    decay is part of the gradient, rather than taken off the parameter.
+    decay is part of the gradient, rather than taken off the parameter. ns_steps: so many steps of
+    Newton and Schulz make the direction an orthogonal matrix, as in Muon.
     """
 
     def __init__(
@@ -148,13 +92,23 @@ class LARS(SGD):
         lr: float = 0.001,
         momentum: float = 0.9,
         weight_decay: float = 1e-4,
+        ns_steps: int = 0,
+        ns_coefficients: tuple[float, ...] | None = None,
         nesterov: bool = False,
         classic: bool = True,
         pre_wd: bool = True,
         tcoef: float = 0.001,
+        *,
+        device: str | None = None,
+        fused: bool | None = None,
     ) -> None:
-        super().__init__(params, lr, momentum, weight_decay, nesterov, classic)
+        super().__init__(
+            params, lr, momentum, weight_decay, nesterov, classic, device=device, fused=fused
+        )
+        if classic and ns_steps:
+            raise SettingError("ns_steps makes the step orthogonal: use it with classic=False.")
         self.pre_wd, self.tcoef = pre_wd, tcoef
+        self.ns_steps, self.ns_coefficients = ns_steps, ns_coefficients
 
     def _rate(self, current: Tensor, gradient: Tensor, lr: Tensor) -> Tensor:
         size, slope = current.norm(), gradient.norm()
@@ -176,17 +130,18 @@ class Muon(SGD):
         momentum: float = 0.95,
         weight_decay: float = 0.1,
         ns_steps: int = 5,
-        ns_coefficients: tuple[float, ...] = (3.4445, -4.775, 2.0315),
+        ns_coefficients: tuple[float, ...] = NEWTON_SCHULZ,
         nesterov: bool = True,
+        *,
+        device: str | None = None,
+        fused: bool | None = None,
     ) -> None:
-        super().__init__(params, lr, momentum, weight_decay, nesterov)
+        super().__init__(
+            params, lr, momentum, weight_decay, nesterov, device=device, fused=fused
+        )
         if any(p.ndim < 2 for p in self.params):
             raise ShapeError("Muon is for parameters of at least two axes; give others to Adam.")
         self.pre_wd, self.ns_steps, self.ns_coefficients = False, ns_steps, ns_coefficients
-
-    def _turned(self, velocity: Tensor) -> Tensor:
-        matrix = velocity.reshape((velocity.shape[0], -1))
-        return matrix.newton_schulz(self.ns_steps, self.ns_coefficients).reshape(velocity.shape)
 
 
 class Adam(Optimizer):
@@ -200,9 +155,14 @@ class Adam(Optimizer):
         b2: float = 0.999,
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        *,
+        betas: tuple[float, float] | None = None,
+        device: str | None = None,
+        fused: bool | None = None,
     ) -> None:
-        super().__init__(params, lr)
-        self.b1, self.b2, self.eps, self.wd = b1, b2, eps, weight_decay
+        super().__init__(params, lr, device, fused)
+        self.b1, self.b2 = two_rates(betas, b1, b2)
+        self.eps, self.wd = eps, weight_decay
         self.b1_t, self.b2_t = self._state(1.0), self._state(1.0)
         self.m, self.v = self._states(), self._states()
 
@@ -240,8 +200,14 @@ class AdamW(Adam):
         b2: float = 0.999,
         eps: float = 1e-8,
         weight_decay: float = 0.01,
+        *,
+        betas: tuple[float, float] | None = None,
+        device: str | None = None,
+        fused: bool | None = None,
     ) -> None:
-        super().__init__(params, lr, b1, b2, eps, weight_decay)
+        super().__init__(
+            params, lr, b1, b2, eps, weight_decay, betas=betas, device=device, fused=fused
+        )
 
     def _slope(self, current: Tensor, gradient: Tensor) -> Tensor:
         return gradient
@@ -265,8 +231,14 @@ class LAMB(AdamW):
         eps: float = 1e-6,
         weight_decay: float = 0.0,
         adam: bool = False,
+        *,
+        betas: tuple[float, float] | None = None,
+        device: str | None = None,
+        fused: bool | None = None,
     ) -> None:
-        super().__init__(params, lr, b1, b2, eps, weight_decay)
+        super().__init__(
+            params, lr, b1, b2, eps, weight_decay, betas=betas, device=device, fused=fused
+        )
         self.adam = adam
 
     def _moved(self, current: Tensor, step: Tensor, lr: Tensor) -> Tensor:
@@ -278,6 +250,4 @@ class LAMB(AdamW):
         return current - lr * trust * step
 
 
-def _float_like(parameter: Tensor) -> Tensor:
-    """Half-precision parameters have their state in float32."""
-    return parameter.detach().float() if parameter.dtype.bits < 32 else parameter.detach()
+from tinyhw.nn.adaptive import Adadelta, Adagrad, Adamax, NAdam, RAdam, RMSprop  # noqa: E402

@@ -1,0 +1,114 @@
+"""What optimisers have in common: they read `grad` of their parameters and assign the parameters.
+
+Numerics follow PyTorch. The learning rate is a tensor, so that a captured step follows its changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from compiler.dtype import dtypes
+from tinyhw.device import Device
+from tinyhw.errors import GradientError, SettingError
+from tinyhw.tensor import Tensor
+
+
+class Optimizer:
+    """What all have in common; a kind of optimiser is its `_step`."""
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        device: str | None = None,
+        fused: bool | None = None,
+    ) -> None:
+        """device: where the learning rate is kept, by default beside the first parameter.
+
+        fused is tinygrad's and PyTorch's, and changes nothing: what runs as one kernel is the
+        scheduler's business.
+        """
+        if fused not in (None, False, True):
+            raise SettingError(f"fused is True, False or None, not {fused!r}.")
+        given = list({id(p): p for p in params}.values())
+        for parameter in given:
+            if parameter.requires_grad is None:
+                parameter.requires_grad_()
+        self.params = [p for p in given if p.requires_grad]
+        self.buffers = [p for p in given if not p.requires_grad]  # realised with each step
+        if not self.params:
+            raise GradientError("An optimiser needs at least one parameter that takes a gradient.")
+        if not lr >= 0:
+            raise SettingError(f"The learning rate must be at least 0, not {lr}.")
+        self.device = Device.canonicalize(device) if device else self.params[0].device
+        self.lr = self._state(lr)
+
+    def _state(self, value: float) -> Tensor:
+        """A number that steps read and may assign, in storage of its own."""
+        return Tensor([value], self.device, dtypes.default_float, requires_grad=False)
+
+    def _states(self) -> list[Tensor]:
+        """One tensor of zeros for each parameter, each in storage of its own."""
+        return [float_like(p).zeros_like(requires_grad=False).clone() for p in self.params]
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients."""
+        for parameter in self.params:
+            parameter.grad = None
+
+    def step(self) -> None:
+        """Updates the parameters, now."""
+        Tensor.realize(*self.schedule_step())
+
+    def schedule_step(self) -> list[Tensor]:
+        """Updates the parameters once the tensors returned are realised."""
+        if not Tensor.training:
+            raise GradientError(
+                "An optimiser steps only in training; put the step into `with Tensor.train():`."
+            )
+        missing = [p for p in self.params if p.grad is None]
+        if missing:
+            raise GradientError(
+                f"{len(missing)} of {len(self.params)} parameters have no gradient, the first of "
+                f"the shape {missing[0].shape}; call backward() before the step."
+            )
+        changed = self._step([p.grad.detach() for p in self.params if p.grad is not None])
+        return [*changed, *self.params, *self.buffers]
+
+    def _step(self, gradients: list[Tensor]) -> list[Tensor]:
+        """Assigns the parameters; returns the states that it assigned as well."""
+        raise NotImplementedError
+
+
+class OptimizerGroup(Optimizer):
+    """Several optimisers that step together."""
+
+    def __init__(self, *optimizers: Optimizer) -> None:
+        self.optimizers = optimizers
+        self.params = [p for o in optimizers for p in o.params]
+        self.buffers = [b for o in optimizers for b in o.buffers]
+
+    def __getitem__(self, index: int) -> Optimizer:
+        return self.optimizers[index]
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients of all."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+
+    def schedule_step(self) -> list[Tensor]:
+        """Updates the parameters of all once the tensors returned are realised."""
+        return [tensor for o in self.optimizers for tensor in o.schedule_step()]
+
+
+def float_like(parameter: Tensor) -> Tensor:
+    """Half-precision parameters have their state in float32."""
+    return parameter.detach().float() if parameter.dtype.bits < 32 else parameter.detach()
+
+
+def two_rates(betas: tuple[float, float] | None, b1: float, b2: float) -> tuple[float, float]:
+    """The decay rates of both moments: PyTorch gives them as a pair, tinygrad as b1 and b2."""
+    found = (b1, b2) if betas is None else tuple(betas)
+    if len(found) != 2 or not all(isinstance(b, int | float) and 0 <= b < 1 for b in found):
+        raise SettingError(f"The moments' rates are two numbers from 0 to below 1, not {found}.")
+    return found[0], found[1]
