@@ -42,6 +42,11 @@ _NOTHING = {
 }
 
 
+def waits(instruction: Instruction) -> bool:
+    """Whether it waits for the workgroup's other waves."""
+    return instruction.name == "s_barrier"
+
+
 def flow(instruction: Instruction) -> tuple[tuple[int, ...], bool]:
     """Where an instruction may go on, and whether a block ends with it."""
     name, after = instruction.name, instruction.pc + instruction.size_bytes
@@ -243,7 +248,7 @@ class Translator(MemoryAccess, Registers):
     # ---- one instruction ----
     def translate(self, instruction: Instruction) -> None:
         """Adds the code of an instruction that does not end a block."""
-        self.now = instruction
+        self.now, self.pc = instruction, instruction.pc
         name, format = instruction.name, instruction.format
         if name in _NOTHING:
             if name.endswith("_inv"):  # loads behind it see what those before may not have seen

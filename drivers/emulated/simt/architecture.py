@@ -5,10 +5,20 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from drivers.emulated.simt import amd, amd_decode, amd_memory, cdna, cdna_bits, rdna_bits
+from drivers.emulated.simt import (
+    amd,
+    amd_decode,
+    amd_function,
+    amd_memory,
+    cdna,
+    cdna_bits,
+    rdna_bits,
+)
 from drivers.emulated.simt.amd_bits import Generation
 from drivers.emulated.simt.instruction import Instruction, UnknownInstruction
+from drivers.emulated.simt.program import Program
 
 Flow = tuple[tuple[int, ...], bool]
 """Where an instruction may go on, and whether a block ends with it."""
@@ -18,43 +28,45 @@ Flow = tuple[tuple[int, ...], bool]
 class Architecture:
     """One instruction set."""
 
-    decode: Callable[[bytes, int, int | None, int], Instruction]
-    """Of code, offset, pc (the offset where None) and wave size."""
-    flow: Callable[[Instruction], Flow]
-    full_after: Callable[[Instruction, set[int]], None]
-    memory_kind: Callable[[Instruction], int | None]
-    translator: Callable[[bool, dict[int, int], int], amd.Translator]
-    """Of whether EXEC is full, the slots of memory instructions, and the wave size."""
+    decode: Callable[[bytes, int, int], Any]
+    """Of code, the offset in it, which is the pc, and the wave size."""
+    flow: Callable[[Any], Flow]
+    waits: Callable[[Any], bool]
+    """Whether an instruction waits for the workgroup's other waves."""
+    memory_kind: Callable[[Any], int | None]
+    translate: Callable[[Program[Any], int, dict[int, int], bool], str]
+    """A kernel's LLVM IR: of its code, the wave size, the slots of its memory instructions by
+    their pc, and whether it is the version for waves that start with all their lanes."""
     wave_sizes: tuple[int, ...]
     vector_registers: int
     opcodes: dict[str, dict[int, str]]
     """The names of each format's opcodes."""
 
 
-def _rdna(generation: Generation) -> Architecture:
+def _amd(
+    generation: Generation, translator: type[amd.Translator], wave_sizes: tuple[int, ...],
+    vector_registers: int,
+) -> Architecture:
+    making = functools.partial(translator, generation=generation.name)
     return Architecture(
-        functools.partial(_decode, generation), amd.flow, amd.full_after, amd_memory.kind_of,
-        functools.partial(amd.Translator, generation=generation.name),
-        wave_sizes=(32, 64), vector_registers=256, opcodes=generation.opcodes,
+        functools.partial(_decode, generation), amd.flow, amd.waits, amd_memory.kind_of,
+        functools.partial(amd_function.translate, making), wave_sizes, vector_registers,
+        generation.opcodes,
     )
 
 
-def _decode(
-    generation: Generation, code: bytes, offset: int, pc: int | None, wave_size: int
-) -> Instruction:
-    return amd_decode.decode(code, offset, pc, wave_size, generation)
+def _decode(generation: Generation, code: bytes, offset: int, wave_size: int) -> Instruction:
+    return amd_decode.decode(code, offset, None, wave_size, generation)
 
 
-def _cdna(generation: Generation) -> Architecture:
-    return Architecture(
-        functools.partial(_decode, generation), amd.flow, amd.full_after, amd_memory.kind_of,
-        functools.partial(cdna.Translator, generation=generation.name),
-        wave_sizes=(64,), vector_registers=512, opcodes=generation.opcodes,
-    )
-
-
-RDNA2, RDNA3, RDNA4 = map(_rdna, (rdna_bits.RDNA2, rdna_bits.RDNA3, rdna_bits.RDNA4))
-CDNA2, CDNA3 = map(_cdna, (cdna_bits.CDNA2, cdna_bits.CDNA3))
+RDNA2, RDNA3, RDNA4 = (
+    _amd(generation, amd.Translator, (32, 64), 256)
+    for generation in (rdna_bits.RDNA2, rdna_bits.RDNA3, rdna_bits.RDNA4)
+)
+CDNA2, CDNA3 = (
+    _amd(generation, cdna.Translator, (64,), 512)
+    for generation in (cdna_bits.CDNA2, cdna_bits.CDNA3)
+)
 ARCHITECTURES = {
     "gfx90a": CDNA2, "gfx942": CDNA3, "gfx1030": RDNA2, "gfx1100": RDNA3, "gfx1200": RDNA4,
     "gfx1201": RDNA4,

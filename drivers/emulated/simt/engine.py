@@ -10,11 +10,11 @@ import threading
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from compiler.llvm import host_target
 from drivers.cpu.host import thread_count
-from drivers.emulated.simt import function, jit, layout, patterns, runner
+from drivers.emulated.simt import jit, layout, patterns, runner
 from drivers.emulated.simt.architecture import Architecture, architecture
 from drivers.emulated.simt.program import Program, read_program
 from drivers.emulated.simt.workers import Workers
@@ -103,7 +103,7 @@ class _Kernel:
 
     architecture: Architecture
     wave_size: int
-    program: Program
+    program: Program[Any]
     code: tuple[bytes, ...]
     """The bytes of each extent, to see whether memory still holds the same."""
     digest: bytes
@@ -229,7 +229,7 @@ class Engine:
             return Fault("memory", entry, "execute", 0, entry)
         isa = architecture(dispatch.gfx, wave_size)
         code = ctypes.string_at(entry, min(end - entry, 4 << 20))
-        program = read_program(lambda pc: isa.decode(code, pc, None, wave_size), isa.flow)
+        program = read_program(lambda pc: isa.decode(code, pc, wave_size), isa.flow)
         kernel = _describe(program, code, isa, dispatch)
         known.append(kernel)
         return kernel
@@ -240,8 +240,8 @@ class Engine:
         if address is None:
             image, offset = jit.compile_cached(
                 kernel.digest + bytes([all_lanes]), "wave",
-                lambda: function.translate(
-                    kernel.program, kernel.architecture, kernel.wave_size, kernel.slots, all_lanes
+                lambda: kernel.architecture.translate(
+                    kernel.program, kernel.wave_size, kernel.slots, all_lanes
                 ),
             )
             address = kernel.versions[all_lanes] = jit.map_code(self.system, image) + offset
@@ -382,7 +382,7 @@ def _table(names: list[str]) -> str:
 
 
 def _describe(
-    program: Program, code: bytes, isa: Architecture, dispatch: Dispatch
+    program: Program[Any], code: bytes, isa: Architecture, dispatch: Dispatch
 ) -> _Kernel:
     kinds = []
     for instruction in program.instructions:
@@ -397,7 +397,7 @@ def _describe(
     return _Kernel(
         isa, dispatch.wave_size, program, tuple(pieces), digest.digest(),
         {pc: number for number, (pc, _) in enumerate(kinds)}, kinds,
-        any(i.name == "s_barrier" for i in program.instructions), {},
+        any(map(isa.waits, program.instructions)), {},
     )
 
 

@@ -4,37 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
 
-from drivers.emulated.simt.instruction import Instruction, UnknownInstruction
+from drivers.emulated.simt.instruction import UnknownInstruction
 
 INSTRUCTION_LIMIT = 1 << 16
 
 
+class Placed(Protocol):
+    """An instruction of any instruction set."""
+
+    pc: int
+    size_bytes: int
+
+
+Code = TypeVar("Code", bound=Placed)
+
+
 @dataclass
-class Block:
+class Block(Generic[Code]):
     """Instructions that run one after another; `successors` are the starts of blocks."""
 
     start: int
-    instructions: list[Instruction] = field(default_factory=list)
+    instructions: list[Code] = field(default_factory=list)
     successors: tuple[int, ...] = ()
 
 
 @dataclass
-class Program:
+class Program(Generic[Code]):
     """A kernel's reached code; every pc is an offset from its entry."""
 
-    blocks: dict[int, Block]
-    instructions: list[Instruction]
+    blocks: dict[int, Block[Code]]
+    instructions: list[Code]
     extents: list[tuple[int, int]]
     """Which bytes are code, as (first, end) offsets from the entry, ascending."""
 
 
 def read_program(
-    decode: Callable[[int], Instruction],
-    flow: Callable[[Instruction], tuple[tuple[int, ...], bool]],
-) -> Program:
+    decode: Callable[[int], Code],
+    flow: Callable[[Code], tuple[tuple[int, ...], bool]],
+) -> Program[Code]:
     """Follows the code from offset 0. `flow` gives (targets, whether the block ends there)."""
-    known: dict[int, Instruction] = {}
+    known: dict[int, Code] = {}
     starts, ends = {0}, {}
     todo = [0]
     while todo:
@@ -59,9 +70,9 @@ def read_program(
 
 
 def _blocks(
-    known: dict[int, Instruction], starts: set[int], ends: dict[int, tuple[int, ...]]
-) -> dict[int, Block]:
-    blocks = {}
+    known: dict[int, Code], starts: set[int], ends: dict[int, tuple[int, ...]]
+) -> dict[int, Block[Code]]:
+    blocks: dict[int, Block[Code]] = {}
     for start in sorted(starts):
         block = blocks[start] = Block(start)
         pc = start
@@ -78,7 +89,7 @@ def _blocks(
     return blocks
 
 
-def _extents(known: dict[int, Instruction]) -> list[tuple[int, int]]:
+def _extents(known: dict[int, Code]) -> list[tuple[int, int]]:
     extents: list[tuple[int, int]] = []
     for pc in sorted(known):
         end = pc + known[pc].size_bytes
@@ -90,7 +101,7 @@ def _extents(known: dict[int, Instruction]) -> list[tuple[int, int]]:
 
 
 def known_full(
-    program: Program, entry: frozenset[int], after: Callable[[Instruction, set[int]], None]
+    program: Program[Code], entry: frozenset[int], after: Callable[[Code, set[int]], None]
 ) -> dict[int, frozenset[int]]:
     """For each block the mask registers that hold all ones whenever it starts.
 
@@ -114,7 +125,7 @@ def known_full(
 
 
 def live_at_start(
-    program: Program, uses: dict[int, set[int]], definitions: dict[int, set[int]]
+    program: Program[Any], uses: dict[int, set[int]], definitions: dict[int, set[int]]
 ) -> dict[int, set[int]]:
     """For each block the registers whose value is still wanted when it starts."""
     live = {start: set(uses[start]) for start in program.blocks}
@@ -134,7 +145,7 @@ def live_at_start(
 
 
 def unsaved_at_start(
-    program: Program, written: dict[int, set[int]], saving: Collection[int]
+    program: Program[Any], written: dict[int, set[int]], saving: Collection[int]
 ) -> dict[int, set[int]]:
     """For each block the registers that may have changed since they were last saved.
 

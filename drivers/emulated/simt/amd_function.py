@@ -1,4 +1,4 @@
-"""One kernel → one LLVM function: `i32 @wave(ptr state, ptr context, i32 resume)`.
+"""One kernel of an AMD GPU → one LLVM function: `i32 @wave(ptr state, ptr context, i32 resume)`.
 
 Registers live in stack slots between blocks. At a barrier the registers that are still wanted are
 stored in the wave's state, where it does not hold their values yet, and the function returns the
@@ -8,9 +8,11 @@ returns 0 at the kernel's end, −1 when the budget of backward jumps is used up
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from drivers.emulated.simt import layout
-from drivers.emulated.simt.amd import Translator
-from drivers.emulated.simt.architecture import Architecture
+from drivers.emulated.simt.amd import Translator, full_after
+from drivers.emulated.simt.instruction import Instruction
 from drivers.emulated.simt.program import (
     Block,
     Program,
@@ -24,6 +26,9 @@ from drivers.emulated.simt.values import Value, llvm_type
 _VECTOR_BASE = 1000
 """Vector registers in the sets of the liveness analysis are numbered from here on."""
 
+Making = Callable[[bool, dict[int, int], int], Translator]
+"""What makes the translator of a block: of whether EXEC is full, slots, and the wave size."""
+
 
 def _label(pc: int) -> str:
     return f"pc{pc:x}"
@@ -33,13 +38,13 @@ class _Function:
     """The text under construction."""
 
     def __init__(
-        self, program: Program, architecture: Architecture, wave_size: int,
+        self, program: Program[Instruction], translator: Making, wave_size: int,
         slots: dict[int, int], all_lanes: bool,
     ) -> None:
-        self.program, self.architecture, self.wave_size = program, architecture, wave_size
+        self.program, self.translator, self.wave_size = program, translator, wave_size
         self.exec = frozenset(range(EXEC, EXEC + wave_size // 32))
         entry: frozenset[int] = self.exec if all_lanes else frozenset()
-        self.full = known_full(program, entry, architecture.full_after)
+        self.full = known_full(program, entry, full_after)
         self.blocks: dict[int, Translator] = {}
         self.conditions: dict[int, Value] = {}
         for start, block in program.blocks.items():
@@ -60,9 +65,9 @@ class _Function:
                 self.resumes[start] = len(self.resumes) + 1
         self.unsaved = unsaved_at_start(program, self.written, self.resumes.keys())
 
-    def _translate(self, block: Block, slots: dict[int, int]) -> Translator:
+    def _translate(self, block: Block[Instruction], slots: dict[int, int]) -> Translator:
         full = set(self.full.get(block.start, ()))
-        build = self.architecture.translator(self.exec <= full, slots, self.wave_size)
+        build = self.translator(self.exec <= full, slots, self.wave_size)
         # One numbering of values for each block keeps their names apart.
         build.prefix = f"%b{block.start:x}."
         for instruction in block.instructions:
@@ -74,7 +79,7 @@ class _Function:
                     self.conditions[block.start] = build.condition(instruction)
                 break
             build.translate(instruction)
-            self.architecture.full_after(instruction, full)
+            full_after(instruction, full)
             build.exec_full = self.exec <= full
         build.settle()
         return build
@@ -115,7 +120,7 @@ class _Function:
             "  br label %exhausted",
         ]
 
-    def _finish(self, block: Block, build: Translator) -> list[str]:
+    def _finish(self, block: Block[Instruction], build: Translator) -> list[str]:
         """Stores what is wanted later and leaves the block; returns blocks that this needs."""
         last = block.instructions[-1]
         wanted = set().union(*(self.live[s] for s in block.successors))
@@ -193,11 +198,11 @@ class _Function:
 
 
 def translate(
-    program: Program, architecture: Architecture, wave_size: int, slots: dict[int, int],
+    translator: Making, program: Program[Instruction], wave_size: int, slots: dict[int, int],
     all_lanes: bool,
 ) -> str:
     """The LLVM IR of a kernel; `slots` numbers its memory instructions by their pc.
 
     `all_lanes` makes the version for waves that start with EXEC full.
     """
-    return _Function(program, architecture, wave_size, slots, all_lanes).text()
+    return _Function(program, translator, wave_size, slots, all_lanes).text()
