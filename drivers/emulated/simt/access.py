@@ -54,8 +54,9 @@ class Access(Registers):
         at = self.emit(f"getelementptr i8, ptr %context, i64 {offset}")
         return self.value(f"load i64, ptr {at}", "u64", False)
 
-    def _slot(self) -> str:
-        offset = layout.CONTEXT_SLOTS + layout.SLOT_BYTES * self.slots[self.pc]
+    def _slot(self, which: int = 0) -> str:
+        """Of the instruction at hand, which has one for each memory that it may access."""
+        offset = layout.CONTEXT_SLOTS + layout.SLOT_BYTES * (self.slots[self.pc] + which)
         return self.emit(f"getelementptr i8, ptr %context, i64 {offset}")
 
     def helper_address(self, function: str) -> str:
@@ -65,11 +66,11 @@ class Access(Registers):
 
     def _call(
         self, function: str, results: list[str], arguments: list[Value],
-        lanes: Value | None = None,
+        lanes: Value | None = None, slot: int = 0,
     ) -> list[Value]:
         """Calls a helper, which serves 32 lanes, for the whole wave; `results` are types.
 
-        Only `lanes` of EXEC take part.
+        Only `lanes` of EXEC take part. `slot` is which of the instruction's.
         """
         bits = None
         if lanes is not None:
@@ -89,7 +90,7 @@ class Access(Registers):
             else:
                 chosen = (bits >> 32 * part).to("u32")
             exec = f"i32 {chosen.text}"
-            where = ["ptr %context", f"ptr {self._slot()}", exec]
+            where = ["ptr %context", f"ptr {self._slot(slot)}", exec]
             given = [self._part(argument, part) for argument in arguments]
             parts.append(self._outcome(f"{pointer}({', '.join([*where, *given])})", results))
         return [

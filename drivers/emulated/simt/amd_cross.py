@@ -11,6 +11,7 @@ from drivers.emulated.simt.values import Value
 
 if TYPE_CHECKING:
     from drivers.emulated.simt.amd import Translator
+    from drivers.emulated.simt.registers import Registers
 
 
 def _first_lane(t: Translator, instruction: Instruction) -> None:
@@ -50,7 +51,7 @@ def _write_lane(t: Translator, instruction: Instruction) -> None:
     t.set_whole_vector(index, t.value(text, "u32", True))
 
 
-def permuted(t: Translator, vector: Value, lanes: Value) -> Value:
+def permuted(t: Registers, vector: Value, lanes: Value) -> Value:
     """Each lane takes the value of the lane whose number it holds."""
     buffer, words, mask = "%lanes", t.spell("u32"), t.spell("m1")
     t.do(f"store {words} {vector.text}, ptr {buffer}")

@@ -20,16 +20,16 @@ _ATOMICS |= {name: name for name in ("add", "sub", "and", "or", "xor", "inc", "d
                                      "mskor", "wrap", "cond_sub", "pk_add")}
 
 
-def kind_of(instruction: Instruction) -> int | None:
-    """Which memory an instruction accesses, None if none: it gets a slot of that kind."""
+def kinds_of(instruction: Instruction) -> tuple[int, ...]:
+    """Which memory an instruction accesses, if any: it gets a slot of that kind."""
     name = instruction.name
     if instruction.format not in MEMORY_FORMATS or not (
         instruction.src
     ):
-        return None
+        return ()
     if name in ("ds_swizzle_b32", "ds_permute_b32", "ds_bpermute_b32") or "prefetch" in name:
-        return None
-    return {"DS": layout.LOCAL, "SCRATCH": layout.SCRATCH}.get(instruction.format, layout.GLOBAL)
+        return ()
+    return ({"DS": layout.LOCAL, "SCRATCH": layout.SCRATCH}.get(instruction.format, layout.GLOBAL),)
 
 
 def _size_bytes(name: str) -> int:

@@ -15,6 +15,11 @@ from drivers.emulated.simt import (
     cdna,
     cdna_bits,
     rdna_bits,
+    sass_decode,
+    sass_flow,
+    sass_function,
+    sass_memory,
+    sass_registers,
 )
 from drivers.emulated.simt.amd_bits import Generation
 from drivers.emulated.simt.instruction import Instruction, UnknownInstruction
@@ -33,7 +38,8 @@ class Architecture:
     flow: Callable[[Any], Flow]
     waits: Callable[[Any], bool]
     """Whether an instruction waits for the workgroup's other waves."""
-    memory_kind: Callable[[Any], int | None]
+    memory_kinds: Callable[[Any], tuple[int, ...]]
+    """Which memories an instruction may access: it has a slot for each."""
     translate: Callable[[Program[Any], int, dict[int, int], bool], str]
     """A kernel's LLVM IR: of its code, the wave size, the slots of its memory instructions by
     their pc, and whether it is the version for waves that start with all their lanes."""
@@ -49,7 +55,7 @@ def _amd(
 ) -> Architecture:
     making = functools.partial(translator, generation=generation.name)
     return Architecture(
-        functools.partial(_decode, generation), amd.flow, amd.waits, amd_memory.kind_of,
+        functools.partial(_decode, generation), amd.flow, amd.waits, amd_memory.kinds_of,
         functools.partial(amd_function.translate, making), wave_sizes, vector_registers,
         generation.opcodes,
     )
@@ -67,9 +73,20 @@ CDNA2, CDNA3 = (
     _amd(generation, cdna.Translator, (64,), 512)
     for generation in (cdna_bits.CDNA2, cdna_bits.CDNA3)
 )
+
+
+def _sass(arch: str) -> Architecture:
+    return Architecture(
+        lambda code, offset, wave_size: sass_decode.decode(code, offset, arch),
+        sass_flow.flow, sass_flow.waits, sass_memory.kinds_of, sass_function.translate,
+        (32,), sass_registers.VECTOR_REGISTERS, {},
+    )
+
+
+TURING, ADA, HOPPER = map(_sass, ("sm_75", "sm_89", "sm_90"))
 ARCHITECTURES = {
     "gfx90a": CDNA2, "gfx942": CDNA3, "gfx1030": RDNA2, "gfx1100": RDNA3, "gfx1200": RDNA4,
-    "gfx1201": RDNA4,
+    "gfx1201": RDNA4, "sm_75": TURING, "sm_86": ADA, "sm_89": ADA, "sm_90": HOPPER,
 }
 
 

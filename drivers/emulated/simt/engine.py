@@ -384,10 +384,11 @@ def _table(names: list[str]) -> str:
 def _describe(
     program: Program[Any], code: bytes, isa: Architecture, dispatch: Dispatch
 ) -> _Kernel:
-    kinds = []
+    kinds: list[tuple[int, int]] = []
+    slots: dict[int, int] = {}
     for instruction in program.instructions:
-        kind = isa.memory_kind(instruction)
-        if kind is not None:
+        for kind in isa.memory_kinds(instruction):
+            slots.setdefault(instruction.pc, len(kinds))
             kinds.append((instruction.pc, kind))
     digest = hashlib.blake2b(f"{dispatch.gfx} {dispatch.wave_size}".encode(), digest_size=32)
     pieces = []
@@ -396,7 +397,7 @@ def _describe(
         digest.update(struct.pack("<QQ", first, end) + pieces[-1])
     return _Kernel(
         isa, dispatch.wave_size, program, tuple(pieces), digest.digest(),
-        {pc: number for number, (pc, _) in enumerate(kinds)}, kinds,
+        slots, kinds,
         any(map(isa.waits, program.instructions)), {},
     )
 

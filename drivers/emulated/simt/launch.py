@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from drivers.emulated.simt.engine import LOOP_BUDGET, Engine, Fault, MemoryRange
+from drivers.emulated.simt import sass_registers
+from drivers.emulated.simt.engine import LOOP_BUDGET, Dispatch, Engine, Fault, MemoryRange
 from drivers.emulated.simt.instruction import UnknownInstruction
 
 
@@ -52,6 +53,30 @@ class Launch:
 
 def run(engine: Engine, launch: Launch) -> Fault | None:
     """Runs a grid to its end, or tells why it ended early. Raises UnknownInstruction."""
-    raise UnknownInstruction(
-        f"Machine code of {launch.architecture} is not translated.", operation="translate"
+    return engine.run(_dispatch(launch))
+
+
+def _dispatch(launch: Launch) -> Dispatch:
+    """What the translator is told: the launch's state as a warp's first scalar registers."""
+    scalars = [0] * sass_registers.PREDICATE
+    for number, bank in launch.constant_banks.items():
+        if number >= sass_registers.BANKS:
+            raise UnknownInstruction(
+                f"Constant bank {number} is beyond the {sass_registers.BANKS} that are modelled.",
+                operation="launch",
+            )
+        first = sass_registers.BANK + sass_registers.BANK_REGISTERS * number
+        scalars[first : first + 3] = [
+            bank.address & 0xFFFFFFFF, bank.address >> 32, bank.size_bytes
+        ]
+    for n, window in enumerate((launch.shared_window, launch.local_window)):
+        at = sass_registers.WINDOWS + 2 * n
+        scalars[at : at + 2] = [window & 0xFFFFFFFF, window >> 32]
+    x = sass_registers.BLOCK_ID
+    return Dispatch(
+        entry=launch.entry, scalars=tuple(scalars), group_ids=(x, x + 1, x + 2),
+        block=launch.block, grid=launch.grid, memory=launch.memory, groups=launch.groups,
+        thread_ids="separate", gfx=launch.architecture, wave_size=32,
+        lds_bytes=launch.shared_bytes, scratch_bytes=launch.local_bytes,
+        loop_budget=launch.loop_budget,
     )

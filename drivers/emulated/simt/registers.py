@@ -46,6 +46,8 @@ class Registers(Build):
 
     wave_size: int = 32
     exec_index: int = EXEC
+    home: str = "%"
+    """What the names of the registers' slots begin with."""
     exec_full: bool = False
     """Whether EXEC is known to have all its bits set."""
     vectors: dict[int, VectorState] = field(default_factory=dict)
@@ -77,7 +79,7 @@ class Registers(Build):
                 known = self.constant("u32", 0xFFFFFFFF, False)
             else:
                 type = "m1" if index == SCC else "u32"
-                text = self.emit(f"load {self.spell(type, False)}, ptr %s{index}")
+                text = self.emit(f"load {self.spell(type, False)}, ptr {self.home}s{index}")
                 known = Value(self, text, type, False)
                 self.scalar_uses.add(index)
             self.scalars[index] = known
@@ -156,7 +158,7 @@ class Registers(Build):
         return None if self.exec_full else self.mask(self.exec_index)
 
     def _loaded(self, index: int) -> Value:
-        return self.value(f"load {self.spell('u32')}, ptr %v{index}", "u32", True)
+        return self.value(f"load {self.spell('u32')}, ptr {self.home}v{index}", "u32", True)
 
     def defer(self, index: int, count: int, emit: Callable[[], list[Value]]) -> None:
         """Registers from `index` on will be what `emit` gives, in all lanes; it is called later."""
@@ -275,10 +277,11 @@ class Registers(Build):
                 self.merge(index)
             state = self.vectors[index]
             if state.written:
-                self.do(f"store {self.spell('u32')} {state.views['u32'].text}, ptr %v{index}")
+                value = state.views["u32"]
+                self.do(f"store {value.llvm} {value.text}, ptr {self.home}v{index}")
         for index in sorted(scalars & self.written_scalars):
             value = self.scalars[index]
-            self.do(f"store {value.llvm} {value.text}, ptr %s{index}")
+            self.do(f"store {value.llvm} {value.text}, ptr {self.home}s{index}")
 
     @property
     def written_vectors(self) -> set[int]:

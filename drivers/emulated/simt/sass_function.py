@@ -1,0 +1,586 @@
+"""One kernel of an NVIDIA GPU → one LLVM function: `i32 @wave(ptr state, ptr context, i32 resume)`.
+
+There are two copies of a kernel's blocks. In the *whole* one all 32 lanes are at the same place;
+its registers are LLVM's own. Where a branch parts the lanes, or some have ended, the registers go
+to the wave's state, and the *split* copy goes on, which keeps them there: each place of the code
+has a mask of the lanes that are to go on from it, and the dispatcher takes the first place that has
+one. Lanes meet at BSYNC, WARPSYNC and BAR, and where one path reaches another's first place. When
+all 32 lanes are together again, the whole copy goes on.
+
+At a barrier of the block the function returns a number, by which it is resumed; 0 at the kernel's
+end; −1 where jumps outnumber the budget, or where lanes wait for each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from drivers.emulated.simt import layout
+from drivers.emulated.simt.program import Block, Program, live_at_start
+from drivers.emulated.simt.sass import Translator
+from drivers.emulated.simt.sass_decode import PT, Instruction
+from drivers.emulated.simt.sass_flow import ENDING, conditional
+from drivers.emulated.simt.sass_registers import ALIVE, BARRIER, EXEC
+from drivers.emulated.simt.values import Value, llvm_type
+
+_VECTOR_BASE = 1000
+"""Vector registers in the sets of the liveness analysis are numbered from here on."""
+_LANES = 32
+_STATE = "%m."
+
+
+@dataclass
+class _Copy:
+    """The blocks of one copy."""
+
+    whole: bool
+    blocks: dict[int, Translator] = field(default_factory=dict)
+    conditions: dict[int, Value] = field(default_factory=dict)
+    """For each lane or (a scalar) for the warp: whether the end of a block has its effect."""
+
+
+def _label(pc: int, whole: bool) -> str:
+    return f"pc{pc:x}" if whole else f"pc{pc:x}.split"
+
+
+class _Function:
+    """The text under construction."""
+
+    def __init__(
+        self, program: Program[Instruction], slots: dict[int, int], all_lanes: bool
+    ) -> None:
+        self.program, self.slots, self.all_lanes = program, slots, all_lanes
+        self.returns = sorted(
+            block.successors[1] for block in program.blocks.values()
+            if block.instructions[-1].name == "CALL"
+        )
+        for block in program.blocks.values():
+            last = block.instructions[-1]
+            if last.name == "RET":
+                block.successors = tuple(self.returns)
+        self.whole, self.split = _Copy(True), _Copy(False)
+        for block in program.blocks.values():
+            self._translate(self.whole, block)
+            self._translate(self.split, block)
+        uses, definitions = {}, {}
+        for start, build in self.whole.blocks.items():
+            uses[start] = build.scalar_uses | {_VECTOR_BASE + v for v in build.vector_uses}
+            definitions[start] = build.written_scalars | {
+                _VECTOR_BASE + v for v in build.vector_definitions
+            }
+        self.live = live_at_start(program, uses, definitions)
+        self.sites = [start for start, block in program.blocks.items()
+                      if block.instructions[-1].name in ("BSYNC", "WARPSYNC")]
+        self.barriers = [start for start, block in program.blocks.items()
+                         if block.instructions[-1].name == "BAR"]
+        self.places = {start: n for n, start in enumerate(sorted(program.blocks))}
+        self.stubs: set[int] = set()
+        self.scalars: set[int] = {EXEC, ALIVE}
+        self.vectors: set[int] = set()
+        self.count = 0
+
+    def _translate(self, copy: _Copy, block: Block[Instruction]) -> None:
+        build = Translator(copy.whole, self.slots)
+        if not copy.whole:
+            build.home = _STATE
+        build.prefix = f"%{'w' if copy.whole else 's'}{block.start:x}."
+        for instruction in block.instructions:
+            if instruction.name in ENDING:
+                build.begin(instruction)
+                build.guard = build.uniform_guard = None
+                if conditional(instruction):
+                    copy.conditions[block.start] = _condition(build, instruction)
+                elif instruction.name == "RET":
+                    copy.conditions[block.start] = build.register(instruction.operand("a").number)
+                elif instruction.name == "WARPSYNC":
+                    copy.conditions[block.start] = _members(build, instruction)
+                elif instruction.name == "BSYNC":
+                    build.scalar(BARRIER + instruction.operand("B16").number)
+                break
+            build.translate(instruction)
+        build.guard = None
+        build.settle()
+        copy.blocks[block.start] = build
+
+    # ---- small pieces of text ----
+    def _fresh(self) -> str:
+        self.count += 1
+        return f"%f{self.count}"
+
+    def _slot(self, array: str, number: int, lines: list[str]) -> str:
+        name = self._fresh()
+        lines.append(f"  {name} = getelementptr i32, ptr %{array}, i64 {number}")
+        return name
+
+    def _add(self, array: str, number: int, lanes: str, lines: list[str]) -> str:
+        """Adds lanes to those that wait somewhere; returns all of them."""
+        at, old, new = self._slot(array, number, lines), self._fresh(), self._fresh()
+        lines += [f"  {old} = load volatile i32, ptr {at}", f"  {new} = or i32 {old}, {lanes}",
+                  f"  store volatile i32 {new}, ptr {at}"]
+        return new
+
+    def _set(self, array: str, number: int, lanes: str, lines: list[str]) -> None:
+        at = self._slot(array, number, lines)
+        lines.append(f"  store volatile i32 {lanes}, ptr {at}")
+
+    def _get(self, array: str, number: int, lines: list[str]) -> str:
+        at, name = self._slot(array, number, lines), self._fresh()
+        lines.append(f"  {name} = load volatile i32, ptr {at}")
+        return name
+
+    def _state(self, register: int, lines: list[str]) -> str:
+        name = self._fresh()
+        lines.append(f"  {name} = load i32, ptr {_STATE}s{register}")
+        return name
+
+    def _put(self, register: int, value: str, lines: list[str]) -> None:
+        lines.append(f"  store i32 {value}, ptr {_STATE}s{register}")
+
+    def _branch(
+        self, test: str, yes: str, no: str, lines: list[str]
+    ) -> None:
+        name = self._fresh()
+        lines.append(f"  {name} = {test}")
+        lines.append(f"  br i1 {name}, label %{yes}, label %{no}")
+
+    def _new_label(self) -> str:
+        self.count += 1
+        return f"l{self.count}"
+
+    def _go(self, target: int) -> str:
+        """The label where the lanes of EXEC in the split copy go on at a place."""
+        self.stubs.add(target)
+        return f"go{target:x}"
+
+    def _place(self, register: int) -> tuple[str, str]:
+        """LLVM type and slot name (without its home) of a register of the analysis."""
+        if register >= _VECTOR_BASE:
+            self.vectors.add(register - _VECTOR_BASE)
+            return llvm_type("u32", _LANES), f"v{register - _VECTOR_BASE}"
+        self.scalars.add(register)
+        return "i32", f"s{register}"
+
+    def _move(self, registers: set[int], source: str, target: str) -> list[str]:
+        """Copies registers from one home to the other."""
+        lines = []
+        for register in sorted(registers):
+            type, slot = self._place(register)
+            name = self._fresh()
+            lines += [f"  {name} = load {type}, ptr {source}{slot}",
+                      f"  store {type} {name}, ptr {target}{slot}"]
+        return lines
+
+    # ---- the whole copy ----
+    def _jump(self, source: int, target: int, extra: list[str]) -> str:
+        """The label to jump to in the whole copy; backward jumps go through the budget."""
+        if target > source:
+            return _label(target, True)
+        name = f"back{source:x}.{target:x}"
+        if f"{name}:" not in extra:
+            extra += [f"{name}:", *self._budget(target, _label(target, True))]
+        return name
+
+    def _budget(self, pc: int, label: str) -> list[str]:
+        old, new, at = self._fresh(), self._fresh(), self._fresh()
+        lines = [f"  {at} = getelementptr i8, ptr %context, i64 {layout.CONTEXT_BUDGET}",
+                 f"  {old} = load i64, ptr {at}", f"  {new} = sub i64 {old}, 1",
+                 f"  store i64 {new}, ptr {at}"]
+        place, stop = self._fresh(), self._new_label()
+        self._branch(f"icmp slt i64 {new}, 0", stop, label, lines)
+        return [*lines, f"{stop}:",
+                f"  {place} = getelementptr i8, ptr %context, i64 {layout.CONTEXT_PC}",
+                f"  store i64 {pc}, ptr {place}", "  br label %exhausted"]
+
+    def _finish_whole(self, block: Block[Instruction]) -> list[str]:
+        """The end of a block where all lanes are together."""
+        build, last = self.whole.blocks[block.start], block.instructions[-1]
+        wanted = self._wanted(block)
+        self._store(build, wanted)
+        lines, extra = build.lines, []  # type: list[str], list[str]
+        condition = self.whole.conditions.get(block.start)
+        name = last.name
+        if name == "BPT":
+            lines.append("  br label %exhausted")
+        elif name == "EXIT" and condition is None:
+            lines.append("  ret i32 0")
+        elif name == "BAR":
+            lines += self._move(wanted, "%", _STATE)
+            lines.append(f"  ret i32 {1 + 2 * self.barriers.index(block.start)}")
+        elif name == "RET":
+            assert condition is not None
+            self._return_whole(block, condition, wanted, lines, extra)
+        elif name == "EXIT":
+            assert condition is not None
+            (after,) = block.successors
+            some, part = self._new_label(), self._new_label()
+            if not condition.lanes:
+                on = _label(after, True)
+                lines.append(f"  br i1 {condition.text}, label %ended, label %{on}")
+                return extra
+            bits = build.packed(condition).text
+            self._branch(f"icmp eq i32 {bits}, 0", _label(after, True), some, lines)
+            lines.append(f"{some}:")
+            self._branch(f"icmp eq i32 {bits}, -1", "ended", part, lines)
+            lines.append(f"{part}:")
+            lines += self._move(wanted, "%", _STATE)
+            left = self._fresh()
+            lines.append(f"  {left} = xor i32 {bits}, -1")
+            self._put(ALIVE, left, lines)
+            self._put(EXEC, left, lines)
+            lines.append(f"  br label %{self._go(after)}")
+        elif condition is not None and name in ("BRA", "CALL"):
+            target, after = block.successors
+            yes = self._jump(last.pc, target, extra)
+            if not condition.lanes:
+                lines.append(
+                    f"  br i1 {condition.text}, label %{yes}, label %{_label(after, True)}"
+                )
+                return extra
+            bits = build.packed(condition).text
+            other, part = self._new_label(), self._new_label()
+            self._branch(f"icmp eq i32 {bits}, 0", _label(after, True), other, lines)
+            lines.append(f"{other}:")
+            self._branch(f"icmp eq i32 {bits}, -1", yes, part, lines)
+            lines.append(f"{part}:")
+            lines += self._move(wanted, "%", _STATE)
+            self._put(ALIVE, "-1", lines)
+            left = self._fresh()
+            lines.append(f"  {left} = xor i32 {bits}, -1")
+            self._add("waiting", self.places[target], bits, lines)
+            self._add("waiting", self.places[after], left, lines)
+            lines.append("  br label %dispatch")
+        else:
+            lines.append(f"  br label %{self._jump(last.pc, block.successors[0], extra)}")
+        return extra
+
+    def _return_whole(
+        self, block: Block[Instruction], value: Value, wanted: set[int], lines: list[str],
+        extra: list[str],
+    ) -> None:
+        build, last = self.whole.blocks[block.start], block.instructions[-1]
+        base = last.target
+        first = build.value(f"extractelement {value.llvm} {value.text}, i32 0", "u32", False)
+        apart = build.packed(value.differs(build.splat(first))).text
+        same, part = self._new_label(), self._new_label()
+        self._branch(f"icmp eq i32 {apart}, 0", same, part, lines)
+        cases = " ".join(
+            f"i32 {(pc - base) & 0xFFFFFFFF}, label %{self._jump(last.pc, pc, extra)}"
+            for pc in block.successors
+        )
+        lines += [f"{same}:", f"  switch i32 {first.text}, label %exhausted [ {cases} ]",
+                  f"{part}:", *self._move(wanted, "%", _STATE)]
+        self._put(ALIVE, "-1", lines)
+        for pc in block.successors:
+            there = build.packed(value.equals((pc - base) & 0xFFFFFFFF)).text
+            self._add("waiting", self.places[pc], there, lines)
+        lines.append("  br label %dispatch")
+
+    def _wanted(self, block: Block[Instruction]) -> set[int]:
+        return set().union(*(self.live[s] for s in block.successors))
+
+    def _store(self, build: Translator, wanted: set[int]) -> None:
+        build.store(
+            {r - _VECTOR_BASE for r in wanted if r >= _VECTOR_BASE},
+            {r for r in wanted if r < _VECTOR_BASE},
+        )
+
+    # ---- the split copy ----
+    def _finish_split(self, block: Block[Instruction]) -> None:
+        """The end of a block where only the lanes of EXEC are."""
+        build, last = self.split.blocks[block.start], block.instructions[-1]
+        condition = self.split.conditions.get(block.start)
+        bits = ""
+        exec = build.scalar(EXEC).text
+        if condition is not None and last.name not in ("RET", "WARPSYNC"):
+            lanes = condition if condition.lanes else build.splat(condition)
+            bits = (build.packed(lanes) & build.scalar(EXEC)).text
+        wanted = self._wanted(block)
+        self._store(build, wanted | self._barrier_registers(build))
+        lines = build.lines
+        name = last.name
+        if name == "BPT":
+            lines.append("  br label %exhausted")
+        elif name == "EXIT":
+            self._exit_split(block, bits or exec, exec, lines)
+        elif name == "RET":
+            assert condition is not None
+            self._return_split(block, condition, exec, lines)
+        elif bits:
+            target, after = block.successors
+            left, inverse = self._fresh(), self._fresh()
+            lines += [f"  {inverse} = xor i32 {bits}, -1",
+                      f"  {left} = and i32 {exec}, {inverse}"]
+            some, part = self._new_label(), self._new_label()
+            self._branch(f"icmp eq i32 {bits}, 0", self._go(after), some, lines)
+            lines.append(f"{some}:")
+            self._branch(f"icmp eq i32 {left}, 0", self._go(target), part, lines)
+            lines.append(f"{part}:")
+            self._add("waiting", self.places[target], bits, lines)
+            self._add("waiting", self.places[after], left, lines)
+            lines.append("  br label %dispatch")
+        elif name in ("BSYNC", "WARPSYNC"):
+            site = self.sites.index(block.start)
+            if condition is not None:
+                self._set("members", site, condition.text, lines)
+            self._add("arrived", site, exec, lines)
+            lines.append(f"  br label %meet{site}")
+        elif name == "BAR":
+            number = self.barriers.index(block.start)
+            self._add("stopped", number, exec, lines)
+            lines.append(f"  br label %stop{number}")
+        else:
+            lines.append(f"  br label %{self._go(block.successors[0])}")
+
+    def _barrier_registers(self, build: Translator) -> set[int]:
+        """Those that the block has written: lanes elsewhere may wait by them."""
+        return {r for r in build.written_scalars if BARRIER <= r < BARRIER + 16}
+
+    def _exit_split(
+        self, block: Block[Instruction], bits: str, exec: str, lines: list[str]
+    ) -> None:
+        alive, inverse, left = self._state(ALIVE, lines), self._fresh(), self._fresh()
+        lines += [f"  {inverse} = xor i32 {bits}, -1", f"  {left} = and i32 {alive}, {inverse}"]
+        self._put(ALIVE, left, lines)
+        some = self._new_label()
+        self._branch(f"icmp eq i32 {left}, 0", "ended", some, lines)
+        lines.append(f"{some}:")
+        if not block.successors:
+            lines.append("  br label %dispatch")
+            return
+        here = self._fresh()
+        lines.append(f"  {here} = and i32 {exec}, {inverse}")
+        self._put(EXEC, here, lines)
+        self._branch(f"icmp eq i32 {here}, 0", "dispatch", self._go(block.successors[0]), lines)
+
+    def _return_split(
+        self, block: Block[Instruction], value: Value, exec: str, lines: list[str]
+    ) -> None:
+        build, base = self.split.blocks[block.start], block.instructions[-1].target
+        for pc in block.successors:
+            there = build.packed(value.equals((pc - base) & 0xFFFFFFFF)) & build.scalar(EXEC)
+            self._add("waiting", self.places[pc], there.text, lines)
+        lines.append("  br label %dispatch")
+
+    def _meetings(self) -> list[str]:
+        """Where lanes wait for each other: once all have come, they go on together."""
+        lines: list[str] = []
+        for site, start in enumerate(self.sites):
+            block = self.program.blocks[start]
+            last = block.instructions[-1]
+            lines.append(f"meet{site}:")
+            alive, arrived = self._state(ALIVE, lines), self._get("arrived", site, lines)
+            if last.name == "BSYNC":
+                register = BARRIER + last.operand("B16").number
+                self.scalars.add(register)
+                members = self._state(register, lines)
+            else:
+                members = self._get("members", site, lines)
+            wanted, inverse, missing = self._fresh(), self._fresh(), self._fresh()
+            lines += [f"  {wanted} = and i32 {members}, {alive}",
+                      f"  {inverse} = xor i32 {arrived}, -1",
+                      f"  {missing} = and i32 {wanted}, {inverse}"]
+            on = self._new_label()
+            self._branch(f"icmp eq i32 {missing}, 0", on, "dispatch", lines)
+            lines.append(f"{on}:")
+            self._set("arrived", site, "0", lines)
+            self._put(EXEC, arrived, lines)
+            lines.append(f"  br label %{self._go(block.successors[0])}")
+        for number in range(len(self.barriers)):
+            lines.append(f"stop{number}:")
+            alive, arrived = self._state(ALIVE, lines), self._get("stopped", number, lines)
+            on = self._new_label()
+            self._branch(f"icmp eq i32 {arrived}, {alive}", on, "dispatch", lines)
+            lines.append(f"{on}:")
+            self._set("stopped", number, "0", lines)
+            self._put(EXEC, arrived, lines)
+            lines.append(f"  ret i32 {2 + 2 * number}")
+        return lines
+
+    def _dispatcher(self) -> list[str]:
+        """Takes the first place where lanes are to go on."""
+        lines = ["dispatch:", *self._budget(0, "look"), "look:"]
+        for start in sorted(self.program.blocks):
+            lanes = self._get("waiting", self.places[start], lines)
+            found, on = self._new_label(), self._new_label()
+            self._branch(f"icmp ne i32 {lanes}, 0", found, on, lines)
+            lines.append(f"{found}:")
+            self._set("waiting", self.places[start], "0", lines)
+            self._put(EXEC, lanes, lines)
+            lines += [f"  br label %{self._enter(start)}", f"{on}:"]
+        for name, array, starts in (("meet", "arrived", self.sites),
+                                    ("stop", "stopped", self.barriers)):
+            for number, start in enumerate(starts):
+                lanes, on = self._get(array, number, lines), self._new_label()
+                ready, test = self._ready(array, number, start, lanes, lines)
+                lines.append(f"  {ready} = {test}")
+                lines += [f"  br i1 {ready}, label %{name}{number}, label %{on}", f"{on}:"]
+        return [*lines, "  br label %exhausted"]
+
+    def _ready(
+        self, array: str, number: int, start: int, lanes: str, lines: list[str]
+    ) -> tuple[str, str]:
+        """Whether lanes wait that need not wait any longer."""
+        alive = self._state(ALIVE, lines)
+        if array == "stopped":
+            return self._fresh(), f"icmp eq i32 {lanes}, {alive}"
+        last = self.program.blocks[start].instructions[-1]
+        members = (
+            self._state(BARRIER + last.operand("B16").number, lines) if last.name == "BSYNC"
+            else self._get("members", number, lines)
+        )
+        wanted, inverse, missing = self._fresh(), self._fresh(), self._fresh()
+        some, none_missing = self._fresh(), self._fresh()
+        lines += [f"  {wanted} = and i32 {members}, {alive}",
+                  f"  {inverse} = xor i32 {lanes}, -1",
+                  f"  {missing} = and i32 {wanted}, {inverse}",
+                  f"  {some} = icmp ne i32 {lanes}, 0",
+                  f"  {none_missing} = icmp eq i32 {missing}, 0"]
+        return self._fresh(), f"and i1 {some}, {none_missing}"
+
+    def _enter(self, target: int) -> str:
+        """Where the lanes of EXEC begin a block, in whichever copy is right for them."""
+        return f"in{target:x}" if self.all_lanes else _label(target, False)
+
+    def _stubs(self) -> list[str]:
+        """The ways into blocks for lanes of the split copy."""
+        lines: list[str] = []
+        for target in sorted(self.stubs):
+            lines.append(f"go{target:x}:")
+            exec, alive = self._state(EXEC, lines), self._state(ALIVE, lines)
+            wait, on = self._new_label(), self._new_label()
+            self._branch(f"icmp eq i32 {exec}, {alive}", on, wait, lines)
+            lines.append(f"{wait}:")
+            self._add("waiting", self.places[target], exec, lines)
+            lines += ["  br label %dispatch", f"{on}:", *self._budget(target, self._enter(target))]
+        if not self.all_lanes:
+            return lines
+        for target in sorted(self.program.blocks):
+            lines.append(f"in{target:x}:")
+            exec, back = self._state(EXEC, lines), self._new_label()
+            self._branch(f"icmp eq i32 {exec}, -1", back, _label(target, False), lines)
+            lines += [f"{back}:", *self._move(self.live[target], _STATE, "%"),
+                      f"  br label %{_label(target, True)}"]
+        return lines
+
+    # ---- all of it ----
+    def text(self) -> str:
+        """The module."""
+        body: list[str] = []
+        builds = [*self.split.blocks.values()]
+        if self.all_lanes:
+            for start, block in self.program.blocks.items():
+                extra = self._finish_whole(block)
+                body += [f"{_label(start, True)}:", *self.whole.blocks[start].lines, *extra]
+            builds += self.whole.blocks.values()
+        for start, block in self.program.blocks.items():
+            self._finish_split(block)
+            body += [f"{_label(start, False)}:", *self.split.blocks[start].lines]
+        body += self._meetings()
+        resumes = self._resumes()
+        body += resumes
+        body += self._dispatcher()
+        body += self._stubs()
+        declarations: set[str] = set()
+        local: set[str] = set()
+        functions: dict[str, str] = {}
+        for build in builds:
+            declarations |= build.declarations
+            local |= build.locals
+            functions |= build.functions
+            self.scalars |= build.scalar_uses | build.written_scalars
+            self.vectors |= build.vector_uses | build.vectors.keys()
+        cases = "".join(
+            f" i32 {n}, label %resume{n}"
+            for n in range(1, 2 * len(self.barriers) + 1) if n % 2 == 0 or self.all_lanes
+        )
+        return "\n".join([
+            *sorted(declarations), *functions.values(),
+            "define i32 @wave(ptr %state, ptr %context, i32 %resume) "
+            '"prefer-vector-width"="512" {', "entry:", *self._entry(sorted(local)),
+            f"  switch i32 %resume, label %begin [{cases} ]", *body,
+            "ended:", "  ret i32 0", "exhausted:", "  ret i32 -1", "}",
+        ]) + "\n"
+
+    def _entry(self, local: list[str]) -> list[str]:
+        lines = [f"  %lanes = alloca {llvm_type('u32', _LANES)}, align 128"]
+        lines += [f"  {line}" for line in local]
+        arrays = {"waiting": len(self.places), "arrived": len(self.sites),
+                  "members": len(self.sites), "stopped": len(self.barriers)}
+        for name, count in arrays.items():
+            lines.append(f"  %{name} = alloca [{max(1, count)} x i32], align 64")
+            lines.append(f"  store [{max(1, count)} x i32] zeroinitializer, ptr %{name}")
+        for index in sorted(self.scalars):
+            lines.append(f"  {_STATE}s{index} = getelementptr i8, ptr %state, "
+                         f"i64 {layout.STATE_SCALARS + 4 * index}")
+            if self.all_lanes:
+                lines.append(f"  %s{index} = alloca i32")
+        for index in sorted(self.vectors):
+            lines.append(f"  {_STATE}v{index} = getelementptr i8, ptr %state, "
+                         f"i64 {layout.STATE_VECTORS + 4 * _LANES * index}")
+            if self.all_lanes:
+                lines.append(f"  %v{index} = alloca {llvm_type('u32', _LANES)}, align 128")
+        return lines
+
+    def _resumes(self) -> list[str]:
+        """How a wave begins, and how it goes on behind each barrier."""
+        lines = ["begin:"]
+        if self.all_lanes:
+            lines += [*self._move(self.live[0], _STATE, "%"), f"  br label %{_label(0, True)}"]
+        else:
+            exec = self._state(EXEC, lines)
+            self._put(ALIVE, exec, lines)
+            lines.append(f"  br label %{self._go(0)}")
+        for number, start in enumerate(self.barriers):
+            (target,) = self.program.blocks[start].successors
+            if self.all_lanes:
+                lines += [f"resume{1 + 2 * number}:", *self._move(self.live[target], _STATE, "%"),
+                          f"  br label %{_label(target, True)}"]
+            lines += [f"resume{2 + 2 * number}:", f"  br label %{self._go(target)}"]
+        return lines
+
+
+def _condition(build: Translator, i: Instruction) -> Value:
+    """In which lanes (or, a scalar, whether) the end of a block has its effect."""
+    if "diverge" in i.row.words:  # whether lanes are missing of those that a register lists
+        wanted = build.uniform(i.operand("U24").number) & build.scalar(ALIVE)
+        missing = (wanted & ~build.scalar(EXEC)).differs(0)
+        found = missing if i.fields["diverge"] == 2 else ~missing
+    elif "p87" in i.row.positions and (i.operand("p87").number != PT or i.operand("p87").negate):
+        found = build.predicate(i.operand("p87"))
+    else:
+        return build.predicate(i.guard)
+    if i.guard.number == PT and not i.guard.negate:
+        return found
+    guard = build.predicate(i.guard)
+    if guard.lanes and not found.lanes:
+        found = build.splat(found)
+    elif found.lanes and not guard.lanes:
+        guard = build.splat(guard)
+    return found & guard
+
+
+def _members(build: Translator, i: Instruction) -> Value:
+    """The lanes for which a WARPSYNC waits, as a mask."""
+    if not i.operands:
+        return build.constant("u32", 0xFFFFFFFF, False)
+    operand = i.operands[0]
+    if operand.kind == "I":
+        return build.constant("u32", operand.number, False)
+    if operand.kind != "R":
+        return build.raw(operand)
+    value = build.register(operand.number)
+    bits = build.scalar(EXEC)
+    place = bits.equals(0).select(0, bits.intrinsic("cttz", "i1 false"))
+    return build.value(
+        f"extractelement {value.llvm} {value.text}, i32 {place.text}", "u32", False
+    )
+
+
+def translate(
+    program: Program[Instruction], wave_size: int, slots: dict[int, int], all_lanes: bool
+) -> str:
+    """The LLVM IR of a kernel; `slots` numbers its memory instructions by their pc.
+
+    `all_lanes` makes the version for warps that start with all 32 lanes.
+    """
+    return _Function(program, slots, all_lanes).text()
