@@ -26,6 +26,7 @@ SIZE_LIMIT = 256 << 20
 EM_CUDA = 190
 _ABI_WITH_SM_ABOVE = 8  # EI_ABIVERSION of CUDA 13: the architecture moved to bits 15:8
 _REGISTER_LIMIT, _BARRIER_LIMIT, _BANK_LIMIT = 255, 16, 64 << 10
+_BANKS = 8
 CODE_ALIGNMENT = 128
 """Of functions. Bytes."""
 
@@ -105,6 +106,10 @@ class Kernel(Function):
     """The block that the kernel must have, if it says so."""
     constants: bytes
     """Constant bank 0 as the compiler filled it: the driver's words, then room for parameters."""
+    banks: dict[int, bytes]
+    """What the compiler put into other constant banks: numbers too long for an instruction."""
+    relocated_banks: tuple[int, ...]
+    """Those of them that lack addresses, tables of functions for instance."""
 
 
 @dataclass(frozen=True)
@@ -257,6 +262,20 @@ class _Reader:
                 found[int(number)] = self.limited(name, content)
         return found
 
+    def banks_of(self, kernel: str) -> tuple[dict[int, bytes], tuple[int, ...]]:
+        """A kernel's other constant banks, and which of them lack addresses."""
+        found, relocated = {}, []
+        for name in self.sections:
+            number = name.removeprefix(".nv.constant").partition(".")[0]
+            if name != f".nv.constant{number}.{kernel}" or number in ("", "0"):
+                continue
+            if not number.isdecimal() or int(number) >= _BANKS:
+                raise _malformed(f"{name} is no constant bank; there are {_BANKS}")
+            if f".rel{name}" in self.sections or f".rela{name}" in self.sections:
+                relocated.append(int(number))
+            found[int(number)] = self.limited(name, self.data(name))
+        return found, tuple(relocated)
+
     @staticmethod
     def limited(name: str, content: bytes) -> bytes:
         if len(content) > _BANK_LIMIT:
@@ -296,6 +315,7 @@ class _Reader:
             name, self.code(name), self.relocations(name), registers,
             values.get(Attribute.MIN_STACK_SIZE, 0), shared.size if shared is not None else 0,
             barriers, base, size, tuple(sorted(parameters)), block, constants,
+            *self.banks_of(name),
         )  # fmt: skip
 
     @staticmethod

@@ -186,6 +186,7 @@ BACKENDS: dict[str, Backend] = {
     "WEBGPU": _planned("WebGPU"),
 }
 
+_EMULATED_PATIENCE = 10
 DEVICE_NAMES: tuple[str, ...] = tuple(BACKENDS)
 
 
@@ -228,16 +229,20 @@ def open_device(
     name: str = "LLVM",
     *,
     system: System | None = None,
-    timeout_ms: float = DEFAULT_TIMEOUT_MS,
+    timeout_ms: float | None = None,
     memory_limit_bytes: int | None = None,
     cache_policy: CachePolicy | None = None,
 ) -> Device:
     """Opens a device by name, 'LLVM' or 'LLVM:1'; every call gives one of its own.
 
-    `timeout_ms` is how long waits last that give no deadline. Raises UnknownDevice or
+    `timeout_ms` is how long waits last that give no deadline: 30 s if it is None, ten times that
+    on an emulated board, which may have to translate machine code first. Raises UnknownDevice or
     DeviceNotAvailable, each saying what to do.
     """
     kind, index = _parse(name)
+    if timeout_ms is None:
+        emulated = system is None and kind in _BOARDS and _emulated_boards(kind)
+        timeout_ms = DEFAULT_TIMEOUT_MS * (_EMULATED_PATIENCE if emulated else 1)
     backend = BACKENDS[kind]
     sentence, remedy = backend.missing() if system is None else ("", "")
     if sentence or backend.open is None:

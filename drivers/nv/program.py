@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from drivers.nv.generations import Generation
 
 _PREFETCH_BYTES: Final = PAGE_BYTES  # instructions are fetched beyond the last one
+_BANK_ALIGNMENT: Final = 64  # the addresses of V4's banks lack six bits
 _SHARED_GRANULE: Final = 128
 _LOCAL_END: Final = 1 << 24  # local addresses of a thread have 24 bits; its stack is at their end
 LOCAL_RESERVED_BYTES: Final = 0x240
@@ -46,11 +47,14 @@ class NvProgram(GpuProgram):
         content = _checked(generation, code, device.name)
         self.kernel = content.kernels[code.name]
         self.size_bytes = len(content.place(code.name, 0))
+        banks_at = aligned(self.size_bytes, _BANK_ALIGNMENT)
+        sizes = (aligned(len(bank), _BANK_ALIGNMENT) for bank in self.kernel.banks.values())
         self._storage = device.allocator.allocate(
-            self.size_bytes + CODE_ALIGNMENT + _PREFETCH_BYTES
+            banks_at + sum(sizes) + CODE_ALIGNMENT + _PREFETCH_BYTES
         )
         self.address = aligned(self._storage.address, CODE_ALIGNMENT)
         ctypes.memmove(self.address, content.place(code.name, self.address), self.size_bytes)
+        self._banks = self._placed_banks(self.address + banks_at)
         stack = self.kernel.stack_bytes
         self.local_bytes = (
             aligned(stack + LOCAL_RESERVED_BYTES, _LOCAL_GRANULE) if stack else 0
@@ -64,6 +68,16 @@ class NvProgram(GpuProgram):
 
     def __repr__(self) -> str:
         return f"<Program {self.name} at {self.address:#x}>"
+
+    def _placed_banks(self, address: int) -> dict[int, tuple[int, int]]:
+        """Writes the banks that the compiler filled; the address and size of each."""
+        found = {}
+        for number, content in self.kernel.banks.items():
+            size = aligned(len(content), _BANK_ALIGNMENT)
+            ctypes.memmove(address, content.ljust(size, b"\0"), size)
+            found[number] = address, size
+            address += size
+        return found
 
     def _constant_bank(self, generation: Generation) -> bytes:
         """Bank 0 as every launch has it; the grid and the arguments follow."""
@@ -113,6 +127,13 @@ class NvProgram(GpuProgram):
         }
         for name, value in values.items():
             put(words, layout.fields[name], value, f"QMD.{name}")
+        for number, (address, size) in self._banks.items():
+            fields = layout.bank(number)
+            for name, value in (
+                ("CONSTANT_BUFFER_VALID", 1), ("CONSTANT_BUFFER_INVALIDATE", 1),
+                ("CONSTANT_BUFFER_ADDR", address), ("CONSTANT_BUFFER_SIZE", size),
+            ):
+                put(words, fields[name], value, f"QMD.{name}({number})")
         return words
 
 
@@ -141,8 +162,8 @@ def _checked(generation: Generation, code: CodeObject, device: str) -> cubin.Cub
             f"{content.arch}"
         )
     kernel = content.kernels[code.name]
-    if content.banks:
-        raise malformed("needs constant banks besides its own, which are not placed")
+    if content.banks or kernel.relocated_banks:
+        raise malformed("needs constants of all kernels, or addresses in its own: not placed")
     offsets = [parameter.offset for parameter in kernel.parameters]
     if offsets != [SLOT_BYTES * i for i in range(len(code.params))]:
         raise malformed(

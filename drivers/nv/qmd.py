@@ -38,6 +38,22 @@ class Qmd:
     fields: Mapping[str, Field]
     fixed: Mapping[str, int]
 
+    bank_strides: Mapping[str, int]
+    """How many bits each field of a constant bank is from the next bank's."""
+
+    def bank(self, number: int) -> dict[str, Field]:
+        """The fields of a constant bank; `fields` has those of bank 0."""
+        return {
+            name: tuple(
+                piece
+                for old in self.fields[name]
+                for piece in at(
+                    DWORD_BITS * old.dword + old.shift + stride * number, old.width, old.low
+                )
+            )
+            for name, stride in self.bank_strides.items()
+        }
+
     def dword_of(self, name: str) -> int:
         """The dword in which a field starts."""
         return self.fields[name][0].dword
@@ -53,6 +69,10 @@ _EVERY_LAUNCH: Final = {
     "QMD_GROUP_ID": 0x3F, "API_VISIBLE_CALL_LIMIT": 1, "SAMPLER_INDEX": 1,
     "CWD_MEMBAR_TYPE": 1,  # L1_SYSMEMBAR: what the grid wrote is visible to all
     "CONSTANT_BUFFER_INVALIDATE": 1, "CONSTANT_BUFFER_VALID": 1,
+}  # fmt: skip
+_BANK_STRIDES: Final = {
+    "CONSTANT_BUFFER_ADDR": 64, "CONSTANT_BUFFER_SIZE": 64, "CONSTANT_BUFFER_VALID": 4,
+    "CONSTANT_BUFFER_INVALIDATE": 64,
 }  # fmt: skip
 _SAME_NAMES: Final = (
     *_INVALIDATE, "QMD_GROUP_ID", "API_VISIBLE_CALL_LIMIT", "SAMPLER_INDEX", "CWD_MEMBAR_TYPE",
@@ -89,7 +109,7 @@ def _generated(version: str, minor: int) -> Qmd:
         **_EVERY_LAUNCH, "SM_GLOBAL_CACHING_ENABLE": 1, "QMD_MAJOR_VERSION": int(version[4:6]),
         "QMD_MINOR_VERSION": minor,
     }
-    return Qmd(256, fields, fixed)
+    return Qmd(256, fields, fixed, {**_BANK_STRIDES, "CONSTANT_BUFFER_VALID": 1})
 
 
 # Turing's header calls this layout V02_03; Volta's V02_02 has the same fields here. The hardware
@@ -121,6 +141,7 @@ V4: Final = Qmd(
     {
         **_EVERY_LAUNCH, "QMD_MAJOR_VERSION": 4, "QMD_MINOR_VERSION": 0, "QMD_TYPE": _GRID_CTA,
     },
+    {**_BANK_STRIDES, "CONSTANT_BUFFER_INVALIDATE": 4},
 )  # fmt: skip
 V5: Final = Qmd(
     384,
@@ -144,4 +165,5 @@ V5: Final = Qmd(
     {
         **_EVERY_LAUNCH, "QMD_MAJOR_VERSION": 5, "QMD_MINOR_VERSION": 0, "QMD_TYPE": _GRID_CTA,
     },
+    {**_BANK_STRIDES, "CONSTANT_BUFFER_INVALIDATE": 4},
 )  # fmt: skip

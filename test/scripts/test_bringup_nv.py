@@ -15,25 +15,18 @@ from drivers.emulated.system import EmulatedSystem
 from drivers.system import StackedSystem, System
 
 pytestmark = pytest.mark.skipif(bool(nvrtc.missing()), reason=nvrtc.missing() or "-")
-BEFORE_KERNELS = ("node permissions", "version", "board", "allocate", "CPU write/read", "channel",
-                  "timestamp", "copy engine")  # fmt: skip
 
 
 @pytest.mark.parametrize("board", ["sm_89", "sm_90"])
-def test_an_emulated_board_passes_every_step_that_it_can(board, monkeypatch, tmp_path, capsys):
+def test_an_emulated_board_passes_every_step(board, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("EMULATE", board)
     data = tmp_path / "report.json"
     status = bringup_nv.main(["--largest", "64K", "--json", str(data)])
     printed = capsys.readouterr().out
     assert printed.startswith(f"bring-up of NV:0, emulated ({board})\npass    node permissions")
-    steps = {step["name"]: step for step in json.loads(data.read_text())["steps"]}
+    steps = {step["name"]: step["status"] for step in json.loads(data.read_text())["steps"]}
     assert [step.name for step in bringup_nv.STEPS] == list(steps)
-    assert {steps[name]["status"] for name in BEFORE_KERNELS} == {"pass"}, printed
-    failed = [name for name, step in steps.items() if step["status"] == "fail"]
-    assert bool(failed) == bool(status)
-    if failed:  # the only reason that there may be
-        assert failed == ["launch"], printed
-        assert "is not translated" in steps["launch"]["next"]
+    assert status == 0 and set(steps.values()) == {"pass"}, printed
 
 
 class Broken(StackedSystem):

@@ -177,7 +177,7 @@ class Row:
     @property
     def slot_reuse(self) -> int:
         """The bit that says that the register in the slot is used again."""
-        return 124 if self.name == "FADD" else 123
+        return 124 if self.name in ("FADD", "HADD2", "DADD", "DSETP") else 123
 
     @property
     def half(self) -> bool:
