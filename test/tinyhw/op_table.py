@@ -7,6 +7,7 @@ something to get wrong.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,12 @@ def case(
 def variant(name: str, ours: Function, *inputs: Array, **options: Any) -> None:
     """Adds one more case of a method."""
     case(name, ours, *inputs, variant=True, **options)
+
+
+def rare(name: str, ours: Function, *inputs: Array, **options: Any) -> None:
+    """Adds a variant for thorough runs, of those with TINYHW_FULL=1."""
+    if os.environ.get("TINYHW_FULL") == "1":
+        variant(name, ours, *inputs, **options)
 
 
 def method(name: str, *inputs: Array, theirs: Function | None = None, **options: Any) -> None:
