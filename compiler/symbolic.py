@@ -232,6 +232,10 @@ def _interval(terms: Mapping[Node, int], constant: int) -> tuple[int, int]:
 
 # ---- division ----
 
+# What is negative is made positive before it is divided, by adding this much at most: a position
+# read from memory as int64 has no bound of its own, and adding 2**63 to it would overflow.
+_LEAST = -(1 << 62)
+
 
 def idiv(a: Node, b: Node) -> Node:
     """a // b for b > 0, rounding down."""
@@ -247,6 +251,7 @@ def idiv(a: Node, b: Node) -> Node:
     rest = {t: f for t, f in terms.items() if f % d}
     quotient, constant = divmod(constant, d)
     low, high = _interval(rest, constant)
+    low = max(low, _LEAST)
     quotient, constant = quotient + low // d, constant - low // d * d
     if low // d == high // d:
         return from_linear(whole, quotient)
@@ -295,6 +300,7 @@ def mod(a: Node, b: Node) -> Node:
     rest = {t: f for t, f in terms.items() if f % d}
     constant %= d
     low, high = _interval(rest, constant)
+    low = max(low, _LEAST)
     constant -= low // d * d
     if low // d == high // d:
         return from_linear(rest, constant)

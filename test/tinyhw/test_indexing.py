@@ -113,6 +113,15 @@ def test_a_wrong_index_is_named(index: Any, error: type[Exception], says: str) -
         Tensor(floats(3, 4, 5))[index]
 
 
+def test_64_bit_positions_in_a_view_that_divides_them() -> None:
+    """Such a position has no bound; making it positive before the division must not overflow."""
+    stored = np.arange(64, dtype=np.float32).reshape(2, 16, 2)
+    places = np.random.default_rng(0).integers(0, 2, (2, 1, 16))
+    x = Tensor(stored).realize().permute(0, 2, 1) * 2
+    expected = np.take_along_axis(2 * stored.transpose(0, 2, 1), places, 1)
+    np.testing.assert_array_equal(x.gather(1, Tensor(places)).numpy(), expected)
+
+
 def test_gather_along_an_axis() -> None:
     index = integers(2, 3, low=0, high=4, dtype="int64")
     same(lambda x, i: x.gather(1, i), floats(3, 4), index)
