@@ -13,12 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from tinyhw import Tensor, dtypes
+from tinyhw import Tensor
 from tinyhw.formats.onnx import OnnxModel
 from tinyhw.formats.onnx.model import read_tensor
 from tinyhw.formats.onnx.tensors import Folder, load_tensor
@@ -27,7 +26,10 @@ from tinyhw.formats.onnx.wire import Source
 LIST = Path(__file__).with_name("onnx_unsupported.txt")
 PACKAGE = "onnx.backend.test.case.node"
 
-# TensorProto's numeric types that Tensor has: inputs and outputs of the cases that count.
+# Types of ml_dtypes -> NumPy's of the same width.
+NOT_NUMPYS = {"bfloat16": np.uint16, "float8_e4m3fn": np.uint8, "float8_e5m2": np.uint8}
+
+# TensorProto's numeric types but those of 8 bits: inputs and outputs of the cases that count.
 NUMERIC = frozenset({1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 16})
 
 
@@ -101,8 +103,8 @@ def _given(value: Any) -> Any:
         data = value.SerializeToString()
         source = Source(value.name, len(data))
         return load_tensor(source, Folder(None), read_tensor(source, memoryview(data)), None)
-    if isinstance(value, np.ndarray) and value.dtype == ml_dtypes.bfloat16:
-        return Tensor(value.view(np.uint16)).bitcast(dtypes.bfloat16)
+    if isinstance(value, np.ndarray) and value.dtype.name in NOT_NUMPYS:
+        return Tensor(value.view(NOT_NUMPYS[value.dtype.name])).bitcast(value.dtype.name)
     return value
 
 
@@ -117,7 +119,7 @@ def _compare(found: Any, wanted: Any, rtol: float, atol: float) -> None:
     wanted = np.asarray(wanted)
     assert found.dtype.name == wanted.dtype.name, f"{found.dtype} instead of {wanted.dtype}"
     assert found.shape == wanted.shape, f"{found.shape} instead of {wanted.shape}"
-    if wanted.dtype == ml_dtypes.bfloat16:
+    if found.dtype.name in NOT_NUMPYS:
         wanted = wanted.astype(np.float32)
     if wanted.dtype == np.bool_:
         np.testing.assert_array_equal(found.numpy(), wanted)

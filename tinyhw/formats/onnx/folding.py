@@ -19,6 +19,9 @@ from tinyhw.formats.onnx.tensors import DTYPES, MAX_HOST_ELEMENTS, Array
 
 Rule: TypeAlias = Callable[..., Any]
 
+HOST_DTYPES: Final = frozenset({
+    dtypes.bool, *dtypes.ints, dtypes.float16, dtypes.float32, dtypes.float64
+})
 FOLDS: Final[dict[str, Rule]] = {}
 
 
@@ -99,7 +102,7 @@ def _mod(call: Call, a: Array, b: Array) -> Any:
 @_rule("Cast")
 def _cast(call: Call, x: Array) -> Any:
     wanted = DTYPES.get(call.int("to"))
-    if wanted is None or wanted is dtypes.bfloat16 or (
+    if wanted is None or wanted not in HOST_DTYPES or (
         x.dtype.kind == "f" and wanted.kind in "iu" and not np.isfinite(x).all()
     ):
         return NotImplemented

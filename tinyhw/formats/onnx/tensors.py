@@ -30,8 +30,10 @@ STRING: Final = 8
 DTYPES: Final[dict[int, DType]] = {
     1: dtypes.float32, 2: dtypes.uint8, 3: dtypes.int8, 4: dtypes.uint16, 5: dtypes.int16,
     6: dtypes.int32, 7: dtypes.int64, 9: dtypes.bool, 10: dtypes.float16, 11: dtypes.float64,
-    12: dtypes.uint32, 13: dtypes.uint64, 16: dtypes.bfloat16,
+    12: dtypes.uint32, 13: dtypes.uint64, 16: dtypes.bfloat16, 17: dtypes.float8_e4m3fn,
+    19: dtypes.float8_e5m2,
 }
+_NOT_NUMPYS: Final = frozenset({dtypes.bfloat16, dtypes.float8_e4m3fn, dtypes.float8_e5m2})
 NUMBERS: Final = {dtype: number for number, dtype in DTYPES.items()}
 TYPE_NAMES: Final = (
     "undefined float32 uint8 int8 uint16 int16 int32 int64 string bool float16 float64 uint32 "
@@ -45,7 +47,7 @@ NARROW: Final = {21: (4, dtypes.uint8), 22: (4, dtypes.int8), 25: (2, dtypes.uin
 MAX_HOST_ELEMENTS: Final = 4096  # tensors up to here are kept on the host, for shapes and folding
 _FIELD: Final = {  # which field holds the elements of a type, if raw_data does not
     1: 4, 2: 5, 3: 5, 4: 5, 5: 5, 6: 5, 7: 7, 9: 5, 10: 5, 11: 10, 12: 11, 13: 11, 16: 5,
-    21: 5, 22: 5, 25: 5, 26: 5,
+    17: 5, 19: 5, 21: 5, 22: 5, 25: 5, 26: 5,
 }
 
 
@@ -135,7 +137,7 @@ def load_tensor(
             f"tensor {quoted(name)} claims {quoted(count)} elements of {dtype.name}, which are "
             f"{quoted(count * dtype.itemsize)} bytes; it has {len(raw)}"
         )
-    if count > MAX_HOST_ELEMENTS or dtype is dtypes.bfloat16:
+    if count > MAX_HOST_ELEMENTS or dtype in _NOT_NUMPYS:
         return from_file(raw, dtype, shape, device)
     if dtype is dtypes.bool:
         return np.not_equal(np.frombuffer(raw, np.uint8), 0).reshape(shape)
@@ -152,11 +154,11 @@ def _of_field(
 ) -> Tensor | Array:
     """Elements from the field of their type."""
     numbers = _numbers(source, proto, count)
-    if dtype in (dtypes.float16, dtypes.bfloat16):
-        bits = numbers.astype(np.uint16)
-        if dtype is dtypes.bfloat16:
-            return Tensor(bits.reshape(shape), device).bitcast(dtype)
-        return _kept(bits.view(np.float16).reshape(shape), device)
+    if dtype in _NOT_NUMPYS:
+        bits = numbers.astype(np.uint16 if dtype.bits == 16 else np.uint8)
+        return Tensor(bits.reshape(shape), device).bitcast(dtype)
+    if dtype is dtypes.float16:
+        return _kept(numbers.astype(np.uint16).view(np.float16).reshape(shape), device)
     return _kept(numbers.astype(dtype.name, copy=False).reshape(shape), device)
 
 

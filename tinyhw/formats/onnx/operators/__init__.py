@@ -3,8 +3,10 @@
 from tinyhw.formats.onnx.operators import (
     activations,
     attention,
+    classical,
     control,
     convolution,
+    detection,
     elementwise,
     indexing,
     losses,
@@ -16,15 +18,19 @@ from tinyhw.formats.onnx.operators import (
     random,
     recurrent,
     reductions,
+    resampling,
     sequences,
     shapes,
+    signal,
 )
 
 __all__ = [
     "activations",
     "attention",
+    "classical",
     "control",
     "convolution",
+    "detection",
     "elementwise",
     "indexing",
     "losses",
@@ -36,6 +42,8 @@ __all__ = [
     "random",
     "recurrent",
     "reductions",
+    "resampling",
     "sequences",
     "shapes",
+    "signal",
 ]

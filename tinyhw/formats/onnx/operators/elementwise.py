@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Final
 
-from compiler.dtype import dtypes
+from compiler.dtype import DType, dtypes
 from tinyhw.errors import ShapeError
 from tinyhw.formats.onnx.registry import Call, element_type, operator
 from tinyhw.formats.onnx.tensors import Array
 from tinyhw.tensor import Tensor
+
+GREATEST: Final = {dtypes.float8_e4m3fn: 448.0, dtypes.float8_e5m2: 57344.0}
 
 _UNARY: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "Abs": Tensor.abs, "Neg": Tensor.neg, "Reciprocal": Tensor.reciprocal, "Sqrt": Tensor.sqrt,
@@ -131,13 +134,27 @@ def is_inf(call: Call, x: Tensor) -> Tensor:
 @operator("Cast")
 def cast(call: Call, x: Tensor) -> Tensor:
     """The values in another type."""
-    return x.cast(element_type(call.int("to")))
+    return cast_to(x, element_type(call.int("to")), bool(call.int("saturate", 1)))
+
+
+def cast_to(x: Tensor, dtype: DType, saturate: bool) -> Tensor:
+    """x in another type; 8-bit floats beyond the greatest become that, or infinite or NaN."""
+    if dtype not in GREATEST or x.dtype is dtype:
+        return x.cast(dtype)
+    most = GREATEST[dtype]
+    wide = x.cast(dtypes.float32) if x.dtype.bits < 32 or not dtypes.is_float(x.dtype) else x
+    if saturate:
+        return wide.isnan().where(wide, wide.clamp(-most, most)).cast(dtype)
+    if dtype is dtypes.float8_e5m2:
+        return wide.cast(dtype)
+    # What rounds to 480, which would be the next number, is none.
+    return (wide.abs() > 464).where(math.nan, wide).cast(dtype)
 
 
 @operator("CastLike")
 def cast_like(call: Call, x: Tensor, like: Tensor) -> Tensor:
     """The values in the type of another tensor."""
-    return x.cast(like.dtype)
+    return cast_to(x, like.dtype, bool(call.int("saturate", 1)))
 
 
 @operator("BitCast")

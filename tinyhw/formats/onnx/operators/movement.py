@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from compiler.dtype import dtypes
@@ -147,18 +145,3 @@ def compress(call: Call, x: Tensor, condition: Array) -> Tensor:
     y, axis = (x, call.int("axis")) if call.has("axis") else (x.flatten(), 0)
     chosen = np.flatnonzero(condition)
     return y.index_select(axis, Tensor(chosen.astype(np.int32), x.device))
-
-
-@operator("Upsample", host=(1,))
-def upsample(call: Call, x: Tensor, scales: Array | None = None) -> Tensor:
-    """The nearest element, or what lies between, at a multiple of the size."""
-    factors = call.floats("scales") if scales is None else [float(s) for s in scales.reshape(-1)]
-    mode = call.string("mode", "nearest")
-    if mode != "nearest":
-        raise NotSupported(f"Upsample in the mode {mode!r} is not there; use Resize.")
-    for axis, factor in enumerate(factors):
-        n = x._fixed(axis)
-        if factor != 1:
-            place = np.floor(np.arange(math.floor(n * factor)) / factor).astype(np.int32)
-            x = x.index_select(axis, Tensor(place, x.device))
-    return x

@@ -5,6 +5,7 @@ from __future__ import annotations
 from compiler.dtype import DType, dtypes
 from tinyhw.errors import NotSupported, ShapeError
 from tinyhw.formats.onnx.operators.convolution import convolve
+from tinyhw.formats.onnx.operators.elementwise import GREATEST, cast_to
 from tinyhw.formats.onnx.registry import Call, element_type, operator
 from tinyhw.tensor import Tensor
 
@@ -33,14 +34,17 @@ def quantize(call: Call, x: Tensor, scale: Tensor, zero: Tensor | None = None) -
     dtype = dtypes.uint8 if zero is None else zero.dtype
     if call.int("output_dtype", 0):
         dtype = element_type(call.int("output_dtype"))
-    if not dtypes.is_int(dtype):
+    if not dtypes.is_int(dtype) and dtype not in GREATEST:
         raise NotSupported(f"QuantizeLinear to {dtype.name} is not supported.")
     precision = scale.dtype
     if call.int("precision", 0):
         precision = element_type(call.int("precision"))
     if not dtypes.is_float(precision):
         precision = dtypes.float32
-    whole = (x.cast(precision) / _spread(call, x, scale).cast(precision)).round()
+    ratio = x.cast(precision) / _spread(call, x, scale).cast(precision)
+    if dtype in GREATEST:
+        return cast_to(ratio, dtype, bool(call.int("saturate", 1)))
+    whole = ratio.round()
     whole = whole.cast(dtypes.float32)
     if zero is not None:
         whole = whole + _spread(call, x, zero).cast(dtypes.float32)
