@@ -10,7 +10,7 @@ import math
 from typing import Any, Literal, Self, TypeAlias
 
 from compiler.dtype import dtypes, least_upper_dtype
-from tinyhw.errors import DtypeError, NotSupported, ShapeError
+from tinyhw.errors import DtypeError, ShapeError
 from tinyhw.random import Random
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
@@ -91,13 +91,21 @@ class Losses(Random):
         """
         _check_smoothing(label_smoothing)
         axis = 0 if self.ndim == 1 else 1
-        if weight is not None:
-            if label_smoothing or not dtypes.is_int(Y.dtype):
-                raise NotSupported(
-                    "cross_entropy takes a weight with classes and without label_smoothing."
-                )
-            return self.log_softmax(axis).nll_loss(Y, weight, ignore_index, reduction)
         classes = self.shape[axis]
+        scale = None if weight is None else weight.reshape(
+            tuple(n if a == axis else 1 for a, n in enumerate(self.shape))
+        )
+        if weight is not None and scale is not None and dtypes.is_int(Y.dtype):
+            logs = self.log_softmax(axis)
+            if not label_smoothing:
+                return logs.nll_loss(Y, weight, ignore_index, reduction)
+            hard = logs.nll_loss(Y, weight, ignore_index, "none")
+            soft = Y.ne(ignore_index).where(-(logs * scale).sum(axis), 0)
+            share = label_smoothing / self._as_operand(classes)
+            loss = hard * (1 - label_smoothing) + soft * share
+            if reduction == "mean":  # over what the classes weigh
+                return loss.sum() / logs.const_like(-1).nll_loss(Y, weight, ignore_index, "sum")
+            return loss._reduced(reduction)
         if dtypes.is_int(Y.dtype) and Y.ndim == self.ndim - 1:
             rows = self.transpose(axis, -1)
             sparse = Y if Y.ndim < 2 else Y.transpose(1, -1)
@@ -111,6 +119,7 @@ class Losses(Random):
         if label_smoothing:
             count = self._as_operand(classes)
             target = target * (1 - label_smoothing) + label_smoothing / count
+        target = target if scale is None else target * scale
         loss = -(self.log_softmax(axis) * target).sum(axis)
         if reduction == "mean":
             return loss.sum() / loss._count(None)

@@ -214,6 +214,14 @@ for _name, _call, _theirs in (
 variant("poisson_nll_loss in full", lambda a, b: a.poisson_nll_loss(b, log_input=False, full=True),
         x(0.1, 4), x(0, 5, seed=1).round(), gradient=False,
         theirs=lambda a, b: F.poisson_nll_loss(a, b, log_input=False, full=True))
+_OF_CLASSES = floats(37, seed=5, low=0.2, high=2)
+variant("cross_entropy with smoothing and a weight", lambda a, y, w: a.cross_entropy(
+            y, label_smoothing=0.2, weight=w.detach(), ignore_index=1), x(), _LABELS, _OF_CLASSES,
+        theirs=lambda a, y, w: F.cross_entropy(
+            a, y, w.detach(), label_smoothing=0.2, ignore_index=1))
+variant("cross_entropy of probabilities with a weight", lambda a, b, w: a.cross_entropy(
+            b.softmax(1), label_smoothing=0.1, weight=w.detach()), x(), x(seed=1), _OF_CLASSES,
+        theirs=lambda a, b, w: F.cross_entropy(a, b.softmax(1), w.detach(), label_smoothing=0.1))
 variant("cross_entropy with smoothing", lambda a, y: a.cross_entropy(y, label_smoothing=0.2), x(),
         _LABELS, theirs=lambda a, y: F.cross_entropy(a, y, label_smoothing=0.2))
 variant("cross_entropy with weights",
