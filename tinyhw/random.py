@@ -210,6 +210,24 @@ class Random(Creation):
         low, high = (w.cast(dtypes.uint64) for w in _threefry(*key, *counter))
         return low | (high << 32)
 
+    @classmethod
+    def random_bits(cls, key: Self, counter: Self, num: int) -> Self:
+        """`num` random words, uint32, that `key` and `counter`, of two words each, determine.
+
+        The counter under the key gives the key of the draw, under which word i and word
+        i + half, half being num/2 rounded up, are those of the counter (i, i + half).
+        """
+        if num < 0 or any(t.dtype is not dtypes.uint32 or t.shape != (2,) for t in (key, counter)):
+            raise DtypeError(
+                f"random_bits takes two uint32 each for key and counter and a number from 0, not "
+                f"{key!r}, {counter!r} and {num}."
+            )
+        half = -(-num // 2)
+        words = [t[i] for t in (key, counter) for i in range(2)]
+        place = key._iota(half).cast(dtypes.uint32)
+        low, high = _threefry(*_threefry(*words), place, place + half)
+        return low.cat(high)._part(0, 0, num)
+
     # ---- how layers start ----
     @classmethod
     def scaled_uniform(cls, *shape: Any, **kwargs: Any) -> Self:

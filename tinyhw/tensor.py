@@ -55,7 +55,7 @@ from tinyhw.variable import Variable
 NOT_YET = frozenset(
     """allreduce angle cholesky_solve cuda custom_kernel decode_hevc_frame eig frexp geomspace hash
     histogram i0 igamma imag index_reduce istft lstsq lu lu_solve matrix_exp mode nanmedian
-    nanquantile nextafter ormqr polygamma random_bits register_hook resize_ set_ shard shard_
+    nanquantile nextafter ormqr polygamma register_hook resize_ set_ shard shard_
     shard_like sparse_dim squeeze_ stft stride t_ to_sparse transpose_ triangular_solve
     unsqueeze_""".split()
 )
@@ -343,6 +343,10 @@ class Tensor(Names):
             raise ShapeError(
                 f"Cannot replace a tensor of {self.shape}, {self.dtype} by {x.shape}, {x.dtype}."
             )
+        return self._become(x)
+
+    def _become(self, x: Tensor) -> Self:
+        """Stands for what x stands for."""
         self._device, self._family = x._device, x._family
         self._restand(x._node)
         return self

@@ -13,6 +13,20 @@ from tinyhw.errors import DtypeError, ShapeError
 from tinyhw.random import _threefry
 
 
+def test_random_bits_are_threefrys_of_halves() -> None:
+    def words(*values: int) -> Tensor:
+        return Tensor(np.array(values, np.uint32))
+
+    # What tinygrad 0.14 gives.
+    assert Tensor.random_bits(words(1, 2), words(5, 7), 5).tolist() == [
+        381594987, 2285191632, 2849237556, 2200916689, 5074432
+    ]  # fmt: skip
+    assert Tensor.random_bits(words(1, 2), words(5, 7), 1).tolist() == [1059393988]
+    assert Tensor.random_bits(words(1, 2), words(5, 7), 0).shape == (0,)
+    with pytest.raises(DtypeError, match="two uint32"):
+        Tensor.random_bits(words(1), words(5, 7), 2)
+
+
 @pytest.mark.parametrize(
     ("key", "counter", "words"),
     [  # Random123 1.14, tests/kat_vectors: threefry2x32 20
