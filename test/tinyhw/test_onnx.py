@@ -120,6 +120,22 @@ def test_a_model_whose_shape_depends_on_a_value_runs_node_by_node() -> None:
     assert not model.captured
 
 
+def test_numbers_of_python_decide_shapes_and_branches_within_a_capture() -> None:
+    proto = model_of(
+        [helper.make_node("Expand", ["x", "shape"], ["e"]),
+         helper.make_node("Mul", ["e", "e"], ["y"])],
+        [value("x", [1, 1]), value("shape", [2], TensorProto.INT64)], [value("y", None)],
+    )
+    model = OnnxModel(proto.SerializeToString())
+    for i in range(4):
+        for shape in ([2, 3], [3, 2]):
+            found = model(x=np.full((1, 1), i, np.float32), shape=shape)["y"]
+            np.testing.assert_array_equal(found.numpy(), np.full(shape, i * i, np.float32))
+    assert model.captured
+    with pytest.raises(ShapeError, match=r"\(2\), not \(3,\)"):
+        model(x=np.zeros((1, 1), np.float32), shape=[1, 2, 3])
+
+
 def test_a_branch_is_chosen_by_value_and_sees_what_is_around_it() -> None:
     def body(op: str) -> onnx.GraphProto:
         node = helper.make_node(op, ["x", "x"], ["out"])

@@ -14,6 +14,7 @@ from tinyhw.device import Device
 from tinyhw.errors import DtypeError, JitError, ModelError, NotSupported, ShapeError
 from tinyhw.formats.files import map_file
 from tinyhw.formats.onnx import operators  # noqa: F401  (registers them)
+from tinyhw.formats.onnx.folding import HOST_DTYPES
 from tinyhw.formats.onnx.interpreter import MAX_NESTING, Interpreter
 from tinyhw.formats.onnx.model import (
     FunctionProto,
@@ -23,7 +24,7 @@ from tinyhw.formats.onnx.model import (
     read_model,
 )
 from tinyhw.formats.onnx.registry import Value, find
-from tinyhw.formats.onnx.tensors import DTYPES, Folder, type_name
+from tinyhw.formats.onnx.tensors import DTYPES, Array, Folder, type_name
 from tinyhw.formats.onnx.wire import Source, quoted
 from tinyhw.jit import TinyJit
 from tinyhw.tensor import Tensor
@@ -35,7 +36,7 @@ NEWEST: Final = {  # versions of operator sets that are known: onnx 1.23
 MAX_CAPTURES: Final = 8  # shapes of inputs for which a captured run is kept
 _LISTED: Final = 100  # unsupported nodes that a message names
 
-Given: TypeAlias = "Tensor | np.ndarray[Any, Any] | list[Any] | int | float | bool | None"
+Given: TypeAlias = "Tensor | Array | list[Any] | tuple[Any, ...] | int | float | bool | None"
 
 
 class OnnxModel:
@@ -46,7 +47,8 @@ class OnnxModel:
 
     `model(name=array)` or `model({"name": array})` gives a dict of the outputs by name. For every
     set of shapes the first calls run node by node and later ones replay a capture (TinyJit); a
-    model whose shapes or branches depend on values runs node by node each time.
+    model whose shapes or branches depend on values runs node by node each time. An input that is
+    given as a Python number, or a list of integers, may decide them: each value has a capture.
 
     Raises MalformedInput for a file that contradicts itself, NotSupported for operators that are
     not there (all of them, with their nodes), ModelError when a node cannot be computed.
@@ -93,28 +95,30 @@ class OnnxModel:
         given = {**(inputs or {}), **named}
         self._check_names(given)
         values = {name: self._input(name, given[name]) for name in given}
+        key = _key(values)
+        if key is None:
+            return self._compute(values)
+        known = {name: x for name, x in values.items() if not isinstance(x, Tensor)}
         tensors = {name: x for name, x in values.items() if isinstance(x, Tensor)}
-        if self._run.reads or len(tensors) < len(values):
-            return self._compute(**values)
-        key = tuple((name, x.shape, x.dtype.name) for name, x in sorted(tensors.items()))
         if key not in self._captures:
-            self._captures[key] = TinyJit(self._compute)
+            self._captures[key] = TinyJit(lambda **given: self._compute({**given, **known}))
             if len(self._captures) > MAX_CAPTURES:
                 self._captures.popitem(last=False)
         self._captures.move_to_end(key)
         jit = self._captures[key]
+        self._run.reads = False
         try:
-            found = (jit or self._compute)(**values)
+            found = self._compute(values) if jit is None else jit(**tensors)
         except JitError:  # it has nothing to replay: all that it does is known, or is a view
             self._captures[key] = None
-            found = self._compute(**values)
+            found = self._compute(values)
         if self._run.reads:
-            self._captures.clear()
+            self._captures[key] = None
             return found
         # The next replay overwrites what it gave.
         return {name: _kept(value) for name, value in found.items()}
 
-    def _compute(self, **values: Any) -> dict[str, Any]:
+    def _compute(self, values: Mapping[str, Value]) -> dict[str, Any]:
         outputs = self._run.run(values)
         found = {
             name: self._output(value)
@@ -160,23 +164,46 @@ class OnnxModel:
                 f"{self.name}: input {name!r} is a {declared.kind or 'value without type'} of "
                 f"{type_name(declared.elem_type)}, which no tensor is."
             )
+        given: Tensor | Array
         if isinstance(value, Tensor):
-            tensor = value if value.device == self.device else value.to(self.device)
+            given = value if value.device == self.device else value.to(self.device)
+        elif _is_plain(value) and wanted in HOST_DTYPES:
+            given = np.array(value, wanted.name)
         else:
-            plain = isinstance(value, bool | int | float | list)
-            tensor = Tensor(value, self.device, wanted if plain else None)
-        if tensor.dtype is not wanted:
+            listed = isinstance(value, list | tuple)
+            given = Tensor(value, self.device, wanted if listed else None)
+        if given.dtype.name != wanted.name:
             raise DtypeError(
                 f"{self.name}: input {name!r} has elements of {wanted.name}, not "
-                f"{tensor.dtype.name}; cast it first."
+                f"{given.dtype.name}; cast it first."
             )
         shape = declared.shape
-        if shape is not None and not _fits(shape, tensor.shape):
+        if shape is not None and not _fits(shape, given.shape):
             raise ShapeError(
                 f"{self.name}: input {name!r} has the shape {_shape_text(shape)}, not "
-                f"{tensor.shape}."
+                f"{given.shape}."
             )
-        return tensor
+        return given
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether an input is a Python number, or a list of integers: known before anything runs."""
+    if isinstance(value, list | tuple):
+        return bool(value) and all(type(item) is int for item in value)
+    return type(value) in (bool, int, float)
+
+
+def _key(values: Mapping[str, Value]) -> tuple[Any, ...] | None:
+    """What a capture is for: shapes of Tensors, and values of arrays; None for sequences."""
+    key: list[Any] = []
+    for name, x in sorted(values.items()):
+        if isinstance(x, Tensor):
+            key.append((name, x.shape, x.dtype.name))
+        elif isinstance(x, np.ndarray):
+            key.append((name, x.shape, x.dtype.name, x.tobytes()))
+        else:
+            return None
+    return tuple(key)
 
 
 def _kept(value: Any) -> Any:

@@ -26,6 +26,7 @@ from tinyhw.formats.onnx.wire import (
 Attribute: TypeAlias = "int | float | bytes | TensorProto | GraphProto | TypeProto | list[Any]"
 
 MAX_RANK: Final = 64  # NumPy's
+MAX_VALUES: Final = 1 << 16  # inputs of a node, and outputs
 _OBJECT_BYTES: Final = 700  # what a small message costs: its object, its lists, its place in one
 _NUMBER_BYTES: Final = 48  # what an element of a list of numbers costs
 
@@ -170,6 +171,8 @@ def read_tensor(source: Source, data: memoryview) -> TensorProto:
     for number, kind, value in source.nested(data):
         if number == 1:
             _numbers(source, kind, value, new.dims, "TensorProto.dims")
+            if len(new.dims) > MAX_RANK:
+                source.refuse(f"a tensor has more than {MAX_RANK} dimensions, the limit")
         elif number == 2:
             new.data_type = _int(source, kind, value, "TensorProto.data_type")
         elif number == 8:
@@ -191,10 +194,6 @@ def read_tensor(source: Source, data: memoryview) -> TensorProto:
                 source.refuse(f"tensor {quoted(new.name)} has more than 16 external_data entries")
         elif number == 14 and value == 1 and new.external is None:
             new.external = {}
-    if len(new.dims) > MAX_RANK:
-        source.refuse(
-            f"tensor {quoted(new.name)} has {len(new.dims)} dimensions; the limit is {MAX_RANK}"
-        )
     return new
 
 
@@ -236,7 +235,9 @@ def _node(source: Source, data: memoryview) -> NodeProto:
             given = _bytes(source, kind, value, "NodeProto.attribute")
             name, attribute = _attribute(source, given)
             new.attributes[name] = attribute
-        elif number == 7:
+        if max(len(new.inputs), len(new.outputs)) > MAX_VALUES:
+            source.refuse(f"a node has more than {MAX_VALUES} inputs or outputs, the limit")
+        if number == 7:
             new.domain = domain_name(_text(source, kind, value, "NodeProto.domain"))
         elif number == 8:
             new.overload = _text(source, kind, value, "NodeProto.overload")
@@ -381,7 +382,8 @@ def _shape(source: Source, data: memoryview) -> tuple[int | str | None, ...]:
         dimension = _bytes(source, kind, value, "TensorShapeProto.dim")
         for number_in, kind_in, value_in in source.nested(dimension):
             if number_in == 1:
-                extent = _int(source, kind_in, value_in, "Dimension.dim_value")
+                given = _int(source, kind_in, value_in, "Dimension.dim_value")
+                extent = given if given >= 0 else None  # some exporters say -1 for any
             elif number_in == 2:
                 extent = _text(source, kind_in, value_in, "Dimension.dim_param")
         extents.append(extent)
