@@ -194,6 +194,16 @@ class dtypes:  # noqa: N801  (the name that tinygrad's users know)
         return dtype.kind == "f"
 
     @staticmethod
+    def is_bool(dtype: DType) -> bool:  # type: ignore[valid-type]
+        """Whether `dtype` is bool."""
+        return dtype.kind == "b"
+
+    @staticmethod
+    def finfo(dtype: DType) -> tuple[int, int]:  # type: ignore[valid-type]
+        """(exponent bits, mantissa bits) of a float type; raises KeyError for another."""
+        return FORMATS[dtype.name]
+
+    @staticmethod
     def is_int(dtype: DType) -> bool:  # type: ignore[valid-type]
         """Whether `dtype` is a signed or unsigned integer (bool is neither)."""
         return dtype.kind in "iu"

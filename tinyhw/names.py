@@ -16,7 +16,7 @@ from compiler.symbolic import bounds
 from tinyhw.attention import Attention
 from tinyhw.core import Axis, DTypeLike, is_whole_storage, to_shape
 from tinyhw.device import Device
-from tinyhw.errors import DtypeError, ShapeError
+from tinyhw.errors import DtypeError, GradientError, ShapeError
 
 
 class Names(Attention):
@@ -386,6 +386,30 @@ class Names(Attention):
     def is_param(self) -> bool:
         """Whether backward() may fill in the gradient of this tensor."""
         return self._requires_grad is not False
+
+    # ---- another shape in place ----
+    def squeeze_(self, dim: int | tuple[int, ...] | None = None) -> Self:
+        """`squeeze`, of this tensor itself."""
+        return self._reshaped(self.squeeze(dim))
+
+    def unsqueeze_(self, dim: int) -> Self:
+        """`unsqueeze`, of this tensor itself."""
+        return self._reshaped(self.unsqueeze(dim))
+
+    def transpose_(self, dim0: int = 1, dim1: int = 0) -> Self:
+        """`transpose`, of this tensor itself."""
+        return self._reshaped(self.transpose(dim0, dim1))
+
+    def t_(self) -> Self:
+        """`t`, of this tensor itself."""
+        return self._reshaped(self.t())
+
+    def _reshaped(self, view: Self) -> Self:
+        if self._requires_grad:
+            raise GradientError("The shape of a tensor with a gradient stays; use a view of it.")
+        me: Any = self  # `_become` is of a higher layer
+        me._become(view)
+        return self
 
     # ---- writing ----
     def fill_(self, value: ConstType) -> Self:

@@ -56,8 +56,7 @@ NOT_YET = frozenset(
     """allreduce angle cholesky_solve cuda custom_kernel decode_hevc_frame eig frexp geomspace hash
     histogram i0 igamma imag index_reduce istft lstsq lu lu_solve matrix_exp mode nanmedian
     nanquantile nextafter ormqr polygamma register_hook resize_ set_ shard shard_
-    shard_like sparse_dim squeeze_ stft stride t_ to_sparse transpose_ triangular_solve
-    unsqueeze_""".split()
+    shard_like sparse_dim stft stride to_sparse triangular_solve""".split()
 )
 
 
@@ -216,6 +215,12 @@ class Tensor(Names):
                 "`.to(device)`.", device=device, operation="from_blob",
             )
         return cls._wrap(dlpack.from_address(ptr, extents, wanted, place, owner), place)
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
 
     def item(self) -> ConstType:
         """The only element."""

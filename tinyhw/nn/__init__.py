@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 from tinyhw.errors import ShapeError
-from tinyhw.nn import datasets, functional, optim, state
+from tinyhw.nn import datasets, functional, init, optim, state, utils
 from tinyhw.nn.functions import (
     CELU,
     ELU,
@@ -155,7 +155,7 @@ __all__ = [
     "TransformerDecoder", "TransformerDecoderLayer", "TransformerEncoder",
     "TransformerEncoderLayer", "TripletMarginLoss", "Unflatten", "Unfold", "Upsample",
     "UpsamplingBilinear2d", "UpsamplingNearest2d", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d",
-    "datasets", "functional", "optim", "state",
+    "datasets", "functional", "init", "optim", "state", "utils",
 ]  # fmt: skip
 
 

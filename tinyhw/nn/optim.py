@@ -13,7 +13,7 @@ from tinyhw.tensor import Tensor
 
 __all__ = [
     "LAMB", "LARS", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Muon", "NAdam",
-    "Optimizer", "OptimizerGroup", "RAdam", "RMSprop",
+    "Optimizer", "OptimizerGroup", "RAdam", "RMSprop", "lr_scheduler",
 ]  # fmt: skip
 
 NEWTON_SCHULZ = (3.4445, -4.775, 2.0315)  # of Muon's polynomial
@@ -250,4 +250,5 @@ class LAMB(AdamW):
         return current - lr * trust * step
 
 
+from tinyhw.nn import lr_scheduler  # noqa: E402
 from tinyhw.nn.adaptive import Adadelta, Adagrad, Adamax, NAdam, RAdam, RMSprop  # noqa: E402

@@ -6,6 +6,7 @@ Numerics follow PyTorch. The learning rate is a tensor, so that a captured step 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from compiler.dtype import dtypes
 from tinyhw.device import Device
@@ -51,6 +52,11 @@ class Optimizer:
         """One tensor of zeros for each parameter, each in storage of its own."""
         return [float_like(p).zeros_like(requires_grad=False).clone() for p in self.params]
 
+    @property
+    def param_groups(self) -> list[ParameterGroup]:
+        """PyTorch's way to the learning rate: `group["lr"] = 0.1` writes it."""
+        return [ParameterGroup(self)]
+
     def zero_grad(self) -> None:
         """Forgets the gradients."""
         for parameter in self.params:
@@ -80,6 +86,20 @@ class Optimizer:
         raise NotImplementedError
 
 
+class ParameterGroup(dict[str, Any]):
+    """The parameters and the learning rate of an optimiser; what else is set is refused."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        super().__init__(params=optimizer.params, lr=float(optimizer.lr))
+        self._optimizer = optimizer
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name != "lr" or not value >= 0:
+            raise SettingError(f"Only the learning rate is set here, from 0, not {name}={value!r}.")
+        self._optimizer.lr.assign(self._optimizer.lr.full_like(float(value))).realize()
+        super().__setitem__(name, float(value))
+
+
 class OptimizerGroup(Optimizer):
     """Several optimisers that step together."""
 
@@ -87,6 +107,11 @@ class OptimizerGroup(Optimizer):
         self.optimizers = optimizers
         self.params = [p for o in optimizers for p in o.params]
         self.buffers = [b for o in optimizers for b in o.buffers]
+
+    @property
+    def param_groups(self) -> list[ParameterGroup]:
+        """One group for each optimiser."""
+        return [group for o in self.optimizers for group in o.param_groups]
 
     def __getitem__(self, index: int) -> Optimizer:
         return self.optimizers[index]
