@@ -8,7 +8,7 @@ import pytest
 
 from test.tinyhw.compare import floats, integers, names
 from tinyhw import Tensor
-from tinyhw.errors import DtypeError, IndexOutOfRange, NotSupported, ShapeError, TensorError
+from tinyhw.errors import DtypeError, IndexOutOfRange, ShapeError, TensorError
 
 # (name, call of a (3, 4) float32 tensor, error, what it says)
 WRONG: list[tuple[str, Any, type[Exception], str]] = [
