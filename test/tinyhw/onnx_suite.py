@@ -11,6 +11,7 @@ import pkgutil
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from onnx import numpy_helper
 from tinyhw import Tensor
 from tinyhw.formats.onnx import OnnxModel
 from tinyhw.formats.onnx.model import read_tensor
-from tinyhw.formats.onnx.tensors import Folder, load_tensor
+from tinyhw.formats.onnx.tensors import MAX_HOST_ELEMENTS, Folder, load_tensor
 from tinyhw.formats.onnx.wire import Source
 
 LIST = Path(__file__).with_name("onnx_unsupported.txt")
@@ -58,9 +59,60 @@ def load_cases(modules: Iterable[str]) -> list[Any]:
     return cases
 
 
+def load_stored_cases() -> list[Any]:
+    """Models that lie in the package as files, most of them of versions 6 to 9."""
+    root = Path(onnx.__file__).parent / "backend" / "test" / "data"
+    cases = []
+    for kind in ("simple", "pytorch-converted", "pytorch-operator"):
+        for folder in sorted((root / kind).glob("test_*")):
+            if not (folder / "model.onnx").exists():
+                continue
+            model = onnx.load(folder / "model.onnx")
+            sets = [
+                ([_stored(p) for p in _numbered(data, "input")],
+                 [_stored(p) for p in _numbered(data, "output")])
+                for data in sorted(folder.glob("test_data_set_*"))
+            ]
+            name = f"{kind}/{folder.name}"
+            cases.append(SimpleNamespace(name=name, model=model, data_sets=sets, rtol=1e-3,
+                                         atol=1e-6))
+    return cases
+
+
+def _numbered(folder: Path, name: str) -> list[Path]:
+    return sorted(folder.glob(f"{name}_*.pb"), key=lambda path: int(path.stem.split("_")[-1]))
+
+
+def _stored(path: Path) -> Any:
+    tensor = onnx.TensorProto()
+    tensor.ParseFromString(path.read_bytes())
+    return numpy_helper.to_array(tensor)
+
+
+def on_the_host(case: Any) -> Any:
+    """The case with its inputs as constants in the file: what folds is computed on the host."""
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    (inputs, outputs), *_ = case.data_sets
+    for x, info in zip(inputs, model.graph.input, strict=True):
+        if not isinstance(x, onnx.TensorProto):
+            x = numpy_helper.from_array(np.asarray(x))
+        model.graph.initializer.add().CopyFrom(x)
+        model.graph.initializer[-1].name = info.name
+    return SimpleNamespace(
+        name=case.name, model=model, data_sets=[([], outputs)], rtol=case.rtol, atol=case.atol
+    )
+
+
 def is_plain(case: Any) -> bool:
     """Whether a case is one node, not written out in others."""
     return "_expanded" not in case.name
+
+
+def is_small(case: Any) -> bool:
+    """Whether all inputs are small enough to be known on the host."""
+    inputs = case.data_sets[0][0]
+    return all(isinstance(x, onnx.TensorProto) or np.size(x) <= MAX_HOST_ELEMENTS for x in inputs)
 
 
 def is_numeric(case: Any) -> bool:
@@ -85,7 +137,8 @@ def failure(case: Any) -> str | None:
     try:
         model = OnnxModel(case.model.SerializeToString())
         for inputs, outputs in case.data_sets:
-            known = [value.name for value in case.model.graph.input]
+            stored = {tensor.name for tensor in case.model.graph.initializer}
+            known = [info.name for info in case.model.graph.input if info.name not in stored]
             given = {name: _given(value) for name, value in zip(known, inputs, strict=True)}
             found = model(given)
             for name, wanted in zip(found, outputs, strict=True):

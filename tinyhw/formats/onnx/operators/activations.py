@@ -59,7 +59,9 @@ def leaky_relu(call: Call, x: Tensor) -> Tensor:
 
 @operator("PRelu")
 def prelu(call: Call, x: Tensor, slope: Tensor) -> Tensor:
-    """x, or slope·x below 0."""
+    """x, or slope·x below 0; before version 7 a list of slopes is for channels."""
+    if call.version < 7 and slope.ndim == 1 and slope.numel() != 1:
+        slope = slope.reshape((-1, *(1,) * (x.ndim - 2)))
     return (x < 0).where(slope * x, x)
 
 
