@@ -344,10 +344,15 @@ class Arithmetic(Layout):
         whole = self.trunc()
         return (self > whole).where(whole + 1, whole) if whole is not self else self
 
-    def round(self) -> Self:
-        """Rounded to the nearest whole number, halves to the even one."""
+    def round(self, decimals: int = 0) -> Self:
+        """Rounded to the nearest whole number, halves to the even one; or to so many decimals."""
         if not dtypes.is_float(self.dtype):
             return self
+        if decimals:
+            scale = 10.0 ** abs(decimals)
+            if decimals > 0:
+                return (self * scale).round() / scale
+            return (self / scale).round() * scale
         below = self.floor()
         rest = self - below
         odd = (below * 0.5).trunc().ne(below * 0.5)

@@ -35,6 +35,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 STORAGE = frozenset({Op.BUFFER, Op.AFTER})
+SAME_DEVICE = ""
 DTYPE_NAMES = tuple(d.name for d in dtypes.all)
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -266,8 +267,21 @@ class Core(metaclass=Modes):
         new._requires_grad = False
         return new
 
-    def to(self, device: str | None) -> Self:
-        """The same values on another device."""
+    def to(
+        self, device: str | DType | Self | None = SAME_DEVICE, dtype: DTypeLike | None = None
+    ) -> Self:
+        """The same values on another device (None is the default one), as another type, or both.
+
+        `to(dtype)`, `to(device, dtype)`, and `to(other)` for both of another tensor.
+        """
+        if isinstance(device, Core):
+            return self.to(device.device, device.dtype)
+        if isinstance(device, DType):
+            device, dtype = SAME_DEVICE, device
+        if dtype is not None:
+            return self.cast(dtype).to(device)
+        if device == SAME_DEVICE:
+            return self
         device = Device.canonicalize(device)
         if device == self.device:
             return self

@@ -344,6 +344,16 @@ class Names(Attention):
         """`mT`."""
         return self.mT
 
+    @property
+    def H(self) -> Self:  # noqa: N802
+        """A matrix transposed."""
+        return self.t()
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no gradient goes through this tensor to what it was made of."""
+        return not self._requires_grad or self._leaf
+
     def cpu(self) -> Self:
         """self on the processor: where it is if that is one, else the default processor."""
         return self if Device.is_processor(self.device) else self.to(Device.processor())

@@ -95,9 +95,12 @@ class Reductions(Activations):
         return self._wrap(extent, self._device).cast(dtypes.default_float)
 
     @also_named(dim="axis")
-    def var(self, axis: Axis = None, keepdim: bool = False, correction: int = 1) -> Self:
-        """The variance, divided by the count less `correction`."""
-        return self.var_mean(axis, keepdim, correction)[0]
+    def var(
+        self, axis: Axis = None, keepdim: bool = False, correction: int = 1, *,
+        unbiased: bool | None = None,
+    ) -> Self:
+        """The variance, divided by the count less `correction`; unbiased: less 1 or 0."""
+        return self.var_mean(axis, keepdim, _correction(correction, unbiased))[0]
 
     @also_named(dim="axis")
     def var_mean(
@@ -117,9 +120,12 @@ class Reductions(Activations):
         return (squares / divisor).cast(result), shaped.cast(result)
 
     @also_named(dim="axis")
-    def std(self, axis: Axis = None, keepdim: bool = False, correction: int = 1) -> Self:
+    def std(
+        self, axis: Axis = None, keepdim: bool = False, correction: int = 1, *,
+        unbiased: bool | None = None,
+    ) -> Self:
         """The square root of the variance."""
-        return self.var(axis, keepdim, correction).sqrt()
+        return self.var(axis, keepdim, _correction(correction, unbiased)).sqrt()
 
     @also_named(dim="axis")
     def std_mean(
@@ -253,3 +259,9 @@ class Reductions(Activations):
 def _wide(x: Reductions) -> DTypeLike:
     """The type in which half precision is summed before the last rounding."""
     return dtypes.float32 if x.dtype.bits < 32 else x.dtype
+
+
+def _correction(correction: int, unbiased: bool | None) -> int:
+    if unbiased is not None and correction != 1:
+        raise ShapeError(f"unbiased={unbiased} and correction={correction} exclude each other.")
+    return correction if unbiased is None else int(unbiased)

@@ -10,6 +10,7 @@ first block come before it. No step depends on the data, so all of it can be cap
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Self
 
 from compiler.dtype import dtypes
@@ -148,10 +149,16 @@ class Sorting(Indexing):
         return last.isnan().where(last, values), last.isnan().where(place, order)
 
     def quantile(
-        self, q: float, dim: int | None = None, keepdim: bool = False,
+        self, q: float | Sequence[float], dim: int | None = None, keepdim: bool = False,
         interpolation: str = "linear",
     ) -> Self:
-        """The value below which the part q of the elements along `dim` (or of all) lies."""
+        """The value below which the part q of the elements along `dim` (or of all) lies.
+
+        Of several parts, in a list, the values along a new first axis.
+        """
+        if isinstance(q, Sequence):
+            parts = [self.quantile(part, dim, keepdim, interpolation) for part in q]
+            return parts[0].stack(*parts[1:])
         if not 0 <= q <= 1:
             raise ShapeError(f"A quantile lies in [0, 1], not at {q}.")
         x = self.flatten() if dim is None else self

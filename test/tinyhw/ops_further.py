@@ -116,6 +116,15 @@ variant("unique_consecutive with the rest", lambda t: t.unique_consecutive(True,
             found.to(torch.int32) for found in t.unique_consecutive(True, True)))
 for _p in (1, 2, 3.5):
     variant(f"renorm {_p}", lambda t, p=_p: t.renorm(p, 0, 4.0), x())
+for _unbiased in (True, False):
+    variant(f"var and std, unbiased={_unbiased}", lambda t, u=_unbiased: (
+        t.var(dim=1, unbiased=u), t.std(dim=0, unbiased=u)), x())
+variant("round to decimals", lambda t: (t.round(decimals=2), (t * 99).round(decimals=-1)), x(),
+        gradient=False)
+variant("quantiles", lambda t: t.quantile([0.1, 0.5], dim=1), x(), gradient=False,
+        theirs=lambda t: t.quantile(torch.tensor([0.1, 0.5]), dim=1))
+variant("to another type", lambda t, u: (t.to(u).H, t.to(dtype=u.dtype)), x(),
+        x().astype("float64"))
 variant("conj and real", lambda t: t.conj().real * 2, x())
 variant("nonzero_static", lambda t: t.nonzero_static(size=9), integers(3, 4, low=0, high=2),
         gradient=False, theirs=lambda t: t.nonzero_static(size=9).int())

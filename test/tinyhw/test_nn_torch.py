@@ -22,6 +22,9 @@ PLAIN: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[tuple[int, ...], .
     ("ReflectionPad2d", ((1, 2, 0, 1),), {}, ((2, 3, 4, 4),)),
     ("ReplicationPad3d", (1,), {}, ((1, 2, 3, 2, 3),)),
     ("CircularPad1d", ((1, 2),), {}, ((2, 3, 4),)),
+    ("Conv2d", (2, 3, 3), {"padding": (2, 1), "padding_mode": "reflect"}, ((1, 2, 4, 5),)),
+    ("Conv1d", (2, 3, 3), {"padding": "same", "padding_mode": "circular"}, ((1, 2, 5),)),
+    ("LayerNorm", (4,), {"bias": False}, ((2, 3, 4),)),
     ("Unfold", (2,), {"stride": 2}, ((2, 3, 4, 6),)),
     ("Fold", (4, 2), {"stride": 2}, ((2, 12, 4),)),
     ("LPPool2d", (2, 2), {}, ((2, 3, 4, 6),)),
@@ -194,6 +197,38 @@ def test_lists_of_layers_name_their_parameters_as_pytorch_does() -> None:
         "scale",
     ]  # fmt: skip
     assert Net().scale.requires_grad
+
+
+def test_an_embedding_with_a_row_for_padding() -> None:
+    ours = nn.Embedding(num_embeddings=5, embedding_dim=3, padding_idx=-4)
+    assert ours.weight.numpy()[1].tolist() == [0, 0, 0] and ours.weight.numpy()[2].any()
+    theirs = torch.nn.Embedding(5, 3, padding_idx=1)
+    ours.weight.assign(Tensor(theirs.weight.detach().numpy() + np.float32(1))).realize()
+    theirs.weight.data += 1
+    ours.weight.requires_grad_()
+    index, scale = np.array([0, 1, 4, 1]), floats(4, 3)
+    found, expected = ours(Tensor(index)), theirs(torch.tensor(index))
+    equal(found, expected)
+    (found * Tensor(scale)).sum().backward()
+    (expected * torch.tensor(scale)).sum().backward()
+    equal(ours.weight.grad, theirs.weight.grad)  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match="no row 5"):
+        nn.Embedding(5, 3, 5)
+
+
+def test_every_layer_is_a_module() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.BatchNorm2d(num_features=3), nn.ReLU()))
+    assert len(list(model.parameters())) == 4 and len(list(model.buffers())) == 3
+    assert [name for name, _ in model.named_children()] == ["0", "1"]
+    assert [type(m).__name__ for m in model.modules()] == [
+        "Sequential", "Linear", "Sequential", "BatchNorm", "ReLU"
+    ]  # fmt: skip
+    assert list(model.state_dict()) == list(get_state_dict(model))
+    assert model.half()[0].weight.dtype.name == "float16"  # type: ignore[attr-defined]
+    with pytest.raises(DtypeError, match="name the momentum"):
+        nn.BatchNorm2d(3, 1e-5, 0.1)  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match="'mirror'"):
+        nn.Conv2d(1, 1, 3, padding_mode="mirror")
 
 
 def test_channels_are_dropped_whole_in_training() -> None:

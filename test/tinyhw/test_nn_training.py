@@ -176,6 +176,31 @@ def test_the_rate_is_set_in_pytorchs_way() -> None:
         nn.optim.lr_scheduler.LRScheduler(group, 3)
 
 
+def test_an_optimiser_goes_on_from_its_state() -> None:
+    def stepped(optimiser: Any, parameter: Tensor, count: int) -> None:
+        with Tensor.train():
+            for seed in range(count):
+                optimiser.zero_grad()
+                (parameter * Tensor(floats(3, seed=seed))).square().sum().backward()
+                optimiser.step()
+
+    p = Tensor(floats(3))
+    first = nn.optim.Adam([{"params": [p]}], 0.1)  # type: ignore[list-item]
+    stepped(first, p, 3)
+    state = {name: Tensor(t.numpy()) for name, t in first.state_dict().items()}
+    assert set(state) == {"lr", "b1_t", "b2_t", "m.0", "v.0"}
+    q = Tensor(p.numpy())
+    second = nn.optim.Adam([q])
+    second.load_state_dict(state)
+    stepped(first, p, 2)
+    stepped(second, q, 2)
+    equal(q, p.numpy())
+    second.zero_grad(set_to_none=False)
+    assert q.grad is not None and q.grad.tolist() == [0, 0, 0]
+    with pytest.raises(SettingError, match="options of its own: params, lr"):
+        nn.optim.SGD([{"params": [p], "lr": 0.1}])  # type: ignore[list-item]
+
+
 def test_shapes_in_place_and_numbers() -> None:
     x = Tensor(floats(1, 3, 4))
     assert x.squeeze_() is x and x.shape == (3, 4)

@@ -82,6 +82,16 @@ def test_bfloat16() -> None:
         t.data()
 
 
+def test_to_takes_a_device_a_type_or_both() -> None:
+    t = Tensor([1.5, 2.5], device="LLVM")
+    assert t.to() is t and t.to("LLVM") is t and t.to(dtypes.float32) is t
+    assert t.to(dtypes.float16).dtype is t.to(dtype="float16").dtype is dtypes.float16
+    moved = t.to("CLANG", dtypes.int32)
+    assert (moved.device, moved.dtype, moved.tolist()) == ("CLANG", dtypes.int32, [1, 2])
+    assert t.to(moved).device == "CLANG" and t.to(moved).dtype is dtypes.int32
+    assert t.is_leaf and t.requires_grad_().is_leaf and not (t * 2).is_leaf
+
+
 @pytest.mark.parametrize("dtype", dtypes.fp8s, ids=lambda d: d.name)
 def test_eight_bit_floats(dtype: DType) -> None:
     t = Tensor([1.0, 1.06, -3.14159, 0.01], dtype=dtype)

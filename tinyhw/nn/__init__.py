@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tinyhw.errors import ShapeError
+from tinyhw.core import also_named
+from tinyhw.errors import DtypeError, ShapeError
 from tinyhw.nn import datasets, functional, init, optim, state, utils
 from tinyhw.nn.functions import (
     CELU,
@@ -129,7 +130,7 @@ from tinyhw.nn.transformer import (
     TransformerEncoder,
     TransformerEncoderLayer,
 )
-from tinyhw.products import each, named_padding
+from tinyhw.products import each, named_padding, padding_pairs
 from tinyhw.tensor import Tensor
 
 __all__ = [
@@ -159,7 +160,12 @@ __all__ = [
 ]  # fmt: skip
 
 
-class Linear:
+PADDING_MODES = {
+    "zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular",
+}  # fmt: skip
+
+
+class Linear(Module):
     """x @ weight.T + bias; weight: (out_features, in_features)."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
@@ -172,7 +178,7 @@ class Linear:
         return x.linear(self.weight.transpose(), self.bias)
 
 
-class Conv2d:
+class Conv2d(Module):
     """Cross-correlation with weight (out_channels, in_channels/groups, *kernel).
 
     padding: an amount, one for each axis, (before, after) pairs from the last axis on, or the
@@ -189,7 +195,12 @@ class Conv2d:
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
         bias: bool = True,
+        padding_mode: str = "zeros",
     ) -> None:
+        if padding_mode not in PADDING_MODES:
+            raise ShapeError(f"padding_mode is one of {', '.join(PADDING_MODES)}, not "
+                             f"{padding_mode!r}.")  # fmt: skip
+        self.padding_mode = padding_mode
         kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
         self.kernel_size, self.stride, self.dilation, self.groups = kernel, stride, dilation, groups
         self.padding: int | Sequence[int] | str = padding
@@ -208,9 +219,13 @@ class Conv2d:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(batch, in_channels, *spatial) to (batch, out_channels, *spatial)."""
-        return x.conv2d(
-            self.weight, self.bias, self.groups, self.stride, self.dilation, self.padding
-        )
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            assert not isinstance(padding, str)
+            pairs = padding_pairs(padding, len(self.kernel_size))
+            flat = tuple(amount for pair in pairs[::-1] for amount in pair)
+            x, padding = x.pad(flat, PADDING_MODES[self.padding_mode]), 0
+        return x.conv2d(self.weight, self.bias, self.groups, self.stride, self.dilation, padding)
 
 
 class Conv1d(Conv2d):
@@ -226,9 +241,11 @@ class Conv1d(Conv2d):
         dilation: int = 1,
         groups: int = 1,
         bias: bool = True,
+        padding_mode: str = "zeros",
     ) -> None:
         super().__init__(
-            in_channels, out_channels, (kernel_size,), stride, padding, dilation, groups, bias
+            in_channels, out_channels, (kernel_size,), stride, padding, dilation, groups, bias,
+            padding_mode,
         )
 
 
@@ -245,14 +262,16 @@ class Conv3d(Conv2d):
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
         bias: bool = True,
+        padding_mode: str = "zeros",
     ) -> None:
         kernel = (kernel_size,) * 3 if isinstance(kernel_size, int) else kernel_size
         super().__init__(
-            in_channels, out_channels, kernel, stride, padding, dilation, groups, bias
+            in_channels, out_channels, kernel, stride, padding, dilation, groups, bias,
+            padding_mode,
         )
 
 
-class ConvTranspose2d:
+class ConvTranspose2d(Module):
     """The adjoint of Conv2d, with weight (in_channels, out_channels/groups, *kernel)."""
 
     def __init__(
@@ -345,13 +364,14 @@ class ConvTranspose3d(ConvTranspose2d):
         )
 
 
-class BatchNorm:
+class BatchNorm(Module):
     """Each channel (axis 1) shifted and scaled to mean 0 and variance 1 over the batch.
 
     In training with the batch's statistics, which move the running ones by `momentum`;
     otherwise with the running ones.
     """
 
+    @also_named(num_features="sz")
     def __init__(
         self,
         sz: int,
@@ -360,6 +380,8 @@ class BatchNorm:
         track_running_stats: bool = True,
         momentum: float = 0.1,
     ) -> None:
+        if not isinstance(affine, bool):
+            raise DtypeError(f"affine is True or False, not {affine!r}; name the momentum.")
         self.eps, self.momentum, self.track_running_stats = eps, momentum, track_running_stats
         self.weight = Tensor.ones(sz) if affine else None
         self.bias = Tensor.zeros(sz) if affine else None
@@ -400,7 +422,7 @@ class BatchNorm:
 BatchNorm1d = BatchNorm2d = BatchNorm3d = BatchNorm
 
 
-class LayerNorm:
+class LayerNorm(Module):
     """Shifted and scaled to mean 0 and variance 1 over the last axes, of `normalized_shape`."""
 
     def __init__(
@@ -408,12 +430,15 @@ class LayerNorm:
         normalized_shape: int | tuple[int, ...],
         eps: float = 1e-5,
         elementwise_affine: bool = True,
+        bias: bool = True,
     ) -> None:
         shape = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
         self.normalized_shape, self.eps = tuple(shape), eps
         self.axis = tuple(range(-len(self.normalized_shape), 0))
         self.weight = Tensor.ones(*self.normalized_shape) if elementwise_affine else None
-        self.bias = Tensor.zeros(*self.normalized_shape) if elementwise_affine else None
+        self.bias = (
+            Tensor.zeros(*self.normalized_shape) if elementwise_affine and bias else None
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
         """x: (..., *normalized_shape); the same shape comes out."""
@@ -422,9 +447,8 @@ class LayerNorm:
                 f"LayerNorm over {self.normalized_shape} meets a tensor of the shape {x.shape}."
             )
         x = x.layernorm(self.axis, self.eps)
-        if self.weight is None or self.bias is None:
-            return x
-        return x * self.weight + self.bias
+        x = x if self.weight is None else x * self.weight
+        return x if self.bias is None else x + self.bias
 
 
 class LayerNorm2d(LayerNorm):
@@ -435,7 +459,7 @@ class LayerNorm2d(LayerNorm):
         return super().__call__(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-class GroupNorm:
+class GroupNorm(Module):
     """Each group of channels (axis 1) shifted and scaled to mean 0 and variance 1."""
 
     def __init__(
@@ -482,7 +506,7 @@ class InstanceNorm2d(InstanceNorm):
 InstanceNorm1d = InstanceNorm3d = InstanceNorm2d
 
 
-class RMSNorm:
+class RMSNorm(Module):
     """Scaled to a mean square of 1 over the last axis, of `dim`; computed in float32."""
 
     def __init__(self, dim: int, eps: float = 1e-6, elementwise_affine: bool = True) -> None:
@@ -496,19 +520,34 @@ class RMSNorm:
         return scaled if self.weight is None else scaled * self.weight
 
 
-class Embedding:
-    """Row `index` of weight (vocab_size, embed_size) for each index."""
+class Embedding(Module):
+    """Row `index` of weight (vocab_size, embed_size) for each index.
 
-    def __init__(self, vocab_size: int, embed_size: int) -> None:
-        self.vocab_sz, self.embed_sz = vocab_size, embed_size
+    padding_idx: a row that begins as zeros and gets no gradient.
+    """
+
+    @also_named(num_embeddings="vocab_size", embedding_dim="embed_size")
+    def __init__(
+        self, vocab_size: int, embed_size: int, padding_idx: int | None = None
+    ) -> None:
+        self.vocab_sz, self.embed_sz, self.padding_idx = vocab_size, embed_size, padding_idx
         self.weight = Tensor.glorot_uniform(vocab_size, embed_size)
+        if padding_idx is not None:
+            if not -vocab_size <= padding_idx < vocab_size:
+                raise ShapeError(f"There is no row {padding_idx} of {vocab_size}.")
+            self.padding_idx = padding_idx % vocab_size
+            rows = Tensor.arange(vocab_size).eq(self.padding_idx).unsqueeze(-1)
+            self.weight = rows.where(0, self.weight)
 
     def __call__(self, idx: Tensor) -> Tensor:
         """idx: (...) integers; (..., embed_size) comes out."""
-        return self.weight[idx]
+        found = self.weight[idx]
+        if self.padding_idx is None:
+            return found
+        return idx.eq(self.padding_idx).unsqueeze(-1).where(found.detach(), found)
 
 
-class LSTMCell:
+class LSTMCell(Module):
     """One step of a long short-term memory (Hochreiter and Schmidhuber, 1997).
 
     Weights are (4*hidden_size, ...): for the input, forget, cell and output gates.
@@ -541,10 +580,10 @@ class LSTMCell:
         return (leave.sigmoid() * cell.tanh()).contiguous(), cell.contiguous()
 
 
-class Dropout:
+class Dropout(Module):
     """In training, each element 0 with probability p, the others scaled by 1/(1-p)."""
 
-    def __init__(self, p: float = 0.5) -> None:
+    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         self.p = p
 
     def __call__(self, x: Tensor) -> Tensor:

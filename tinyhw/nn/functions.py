@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from tinyhw.errors import DtypeError
+from tinyhw.nn.module import Module
 from tinyhw.tensor import Tensor
 
 
-class Function:
+class Function(Module):
     """Calls `method` of its input with the arguments given, whose names are `names`, in order."""
 
     method: ClassVar[str]
@@ -36,7 +37,7 @@ class Function:
         return getattr(x, self.method)(**self.arguments)
 
 
-class Sequential(list[Callable[[Any], Any]]):
+class Sequential(Module, list[Callable[[Any], Any]]):
     """Layers one after the other."""
 
     def __init__(self, *layers: Callable[[Any], Any]) -> None:

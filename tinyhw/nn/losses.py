@@ -11,12 +11,13 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from tinyhw.errors import DtypeError
+from tinyhw.nn.module import Module
 from tinyhw.tensor import Tensor
 
 _OLD = ("size_average", "reduce")
 
 
-class Loss:
+class Loss(Module):
     """Calls `method` of its first input with the others and the arguments given."""
 
     method: ClassVar[str]

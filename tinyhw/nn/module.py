@@ -82,8 +82,8 @@ class Module:
 
     def named_children(self) -> Iterator[tuple[str, Any]]:
         """The layers among the attributes."""
-        for name, part in vars(self).items():
-            if _is_layer(part):
+        for name, part in _parts(self):
+            if isinstance(part, Module):
                 yield name, part
 
     def children(self) -> Iterator[Any]:
@@ -92,7 +92,7 @@ class Module:
             yield part
 
     def modules(self) -> Iterator[Any]:
-        """This module and all layers in it, each once."""
+        """This module and all Modules in it, each once; every layer of `nn` is one."""
         seen: set[int] = set()
         todo: list[Any] = [self]
         while todo:
@@ -100,14 +100,10 @@ class Module:
             if id(part) in seen:
                 continue
             seen.add(id(part))
-            if _is_layer(part):
+            if isinstance(part, Module):
                 yield part
-            inside = (
-                part if isinstance(part, list | tuple)
-                else part.values() if isinstance(part, dict)
-                else getattr(part, "__dict__", {}).values()
-            )  # fmt: skip
-            todo.extend(reversed([x for x in inside if _is_layer(x) or isinstance(x, tuple)]))
+            inside = [x for _, x in _parts(part)]
+            todo.extend(x for x in inside[::-1] if isinstance(x, Module | list | tuple | dict))
 
     def apply(self, fn: Callable[[Any], Any]) -> Self:
         """Calls fn with every layer, the outermost last."""
@@ -155,9 +151,8 @@ class Module:
         return self.to(Device.processor())
 
 
-def _is_layer(part: Any) -> bool:
-    """Whether a part of a model is a layer or a list of layers, and neither tensor nor function."""
-    if isinstance(part, Tensor | type):
-        return False
-    named = type(part).__module__.startswith("tinyhw.nn") or isinstance(part, Module)
-    return named or (isinstance(part, list | dict) and bool(get_state_dict(part)))
+def _parts(part: Any) -> list[tuple[str, Any]]:
+    """What a layer, a list or a dict of them holds, by name."""
+    if isinstance(part, list | tuple):
+        return [(str(i), x) for i, x in enumerate(part)]
+    return [(str(name), x) for name, x in (part if isinstance(part, dict) else vars(part)).items()]

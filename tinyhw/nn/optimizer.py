@@ -5,12 +5,14 @@ Numerics follow PyTorch. The learning rate is a tensor, so that a captured step 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from compiler.dtype import dtypes
 from tinyhw.device import Device
 from tinyhw.errors import GradientError, SettingError
+from tinyhw.nn.state import get_state_dict, load_state_dict
 from tinyhw.tensor import Tensor
 
 
@@ -31,7 +33,7 @@ class Optimizer:
         """
         if fused not in (None, False, True):
             raise SettingError(f"fused is True, False or None, not {fused!r}.")
-        given = list({id(p): p for p in params}.values())
+        given = list({id(p): p for p in _flat(params)}.values())
         for parameter in given:
             if parameter.requires_grad is None:
                 parameter.requires_grad_()
@@ -57,10 +59,21 @@ class Optimizer:
         """PyTorch's way to the learning rate: `group["lr"] = 0.1` writes it."""
         return [ParameterGroup(self)]
 
-    def zero_grad(self) -> None:
-        """Forgets the gradients."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """The learning rate and the states by name; not the parameters."""
+        return {
+            name: tensor for name, tensor in get_state_dict(self).items()
+            if not re.search(r"(^|\.)(params|buffers)\.", name)
+        }  # fmt: skip
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Takes over the states of an optimiser of the same kind and parameters."""
+        load_state_dict(self.state_dict(), state_dict)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forgets the gradients, or makes them zeros."""
         for parameter in self.params:
-            parameter.grad = None
+            parameter.grad = None if set_to_none else parameter.zeros_like(requires_grad=False)
 
     def step(self) -> None:
         """Updates the parameters, now."""
@@ -116,10 +129,10 @@ class OptimizerGroup(Optimizer):
     def __getitem__(self, index: int) -> Optimizer:
         return self.optimizers[index]
 
-    def zero_grad(self) -> None:
-        """Forgets the gradients of all."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forgets the gradients of all, or makes them zeros."""
         for optimizer in self.optimizers:
-            optimizer.zero_grad()
+            optimizer.zero_grad(set_to_none)
 
     def schedule_step(self) -> list[Tensor]:
         """Updates the parameters of all once the tensors returned are realised."""
@@ -137,3 +150,19 @@ def two_rates(betas: tuple[float, float] | None, b1: float, b2: float) -> tuple[
     if len(found) != 2 or not all(isinstance(b, int | float) and 0 <= b < 1 for b in found):
         raise SettingError(f"The moments' rates are two numbers from 0 to below 1, not {found}.")
     return found[0], found[1]
+
+
+def _flat(params: Iterable[Any]) -> list[Tensor]:
+    """The parameters, of PyTorch's groups too where they have no options of their own."""
+    found: list[Tensor] = []
+    for p in params:
+        if not isinstance(p, dict):
+            found.append(p)
+        elif set(p) == {"params"}:
+            found += _flat([p["params"]] if isinstance(p["params"], Tensor) else p["params"])
+        else:
+            raise SettingError(
+                f"A group of parameters has options of its own: {', '.join(p)}. Make an optimiser "
+                "for each group, and an OptimizerGroup of them."
+            )
+    return found

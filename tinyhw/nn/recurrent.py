@@ -10,11 +10,12 @@ import math
 from typing import Any, ClassVar
 
 from tinyhw.errors import DtypeError, ShapeError
+from tinyhw.nn.module import Module
 from tinyhw.nn.shapes import refuse
 from tinyhw.tensor import Tensor
 
 
-class Cell:
+class Cell(Module):
     """One step: weights (gates*hidden_size, ...) for the input and for the hidden state."""
 
     gates: ClassVar[int] = 1
@@ -62,7 +63,7 @@ class GRUCell(Cell):
         return _gru(given, hx, weight, bias)
 
 
-class RNN:
+class RNN(Module):
     """Layers of recurrent cells over sequences; PyTorch's RNN, and what LSTM and GRU share.
 
     x: (steps, batch, input_size), (batch, steps, input_size) with batch_first, or without a batch.

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 from tinyhw.errors import DtypeError, NotSupported, ShapeError
 from tinyhw.nn.functions import Function, Pool
+from tinyhw.nn.module import Module
 from tinyhw.tensor import Tensor
 
 
 # ---- padding ----
-class Pad:
+class Pad(Module):
     """`pad` of the last `rank` axes: one amount, or (before, after) of each, the last first."""
 
     rank: ClassVar[int]
@@ -182,7 +183,7 @@ class UpsamplingBilinear2d(Function):
 
 
 # ---- channels ----
-class ChannelShuffle:
+class ChannelShuffle(Module):
     """(batch, groups*n, ...): channel j of group i becomes channel i of group j."""
 
     def __init__(self, groups: int) -> None:
@@ -202,7 +203,7 @@ class Softmax2d(Function):
     defaults: ClassVar[dict[str, Any]] = {"axis": -3}
 
 
-class Dropout2d:
+class Dropout2d(Module):
     """In training, each channel 0 with probability p, the others scaled by 1/(1-p)."""
 
     rank: ClassVar[int] = 2
@@ -233,7 +234,7 @@ class Dropout3d(Dropout2d):
     rank = 3
 
 
-class LocalResponseNorm:
+class LocalResponseNorm(Module):
     """Over (k + alpha * the mean square of `size` neighbouring channels) ** beta."""
 
     def __init__(
@@ -249,7 +250,7 @@ class LocalResponseNorm:
         return x / (near * self.alpha + self.k).pow(self.beta)
 
 
-class PReLU:
+class PReLU(Module):
     """`prelu` with one slope, or one for each channel."""
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25) -> None:
@@ -261,7 +262,7 @@ class PReLU:
 
 
 # ---- two inputs ----
-class CosineSimilarity:
+class CosineSimilarity(Module):
     """`cosine_similarity`."""
 
     def __init__(self, dim: int = 1, eps: float = 1e-8) -> None:
@@ -272,7 +273,7 @@ class CosineSimilarity:
         return x1.cosine_similarity(x2, self.dim, self.eps)
 
 
-class PairwiseDistance:
+class PairwiseDistance(Module):
     """`pairwise_distance`."""
 
     def __init__(self, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> None:
@@ -283,7 +284,7 @@ class PairwiseDistance:
         return x1.pairwise_distance(x2, self.p, self.eps, self.keepdim)
 
 
-class Bilinear:
+class Bilinear(Module):
     """x1 @ weight[k] @ x2 for each feature k of the output."""
 
     def __init__(
@@ -301,14 +302,14 @@ class Bilinear:
 
 
 # ---- lists of layers ----
-class ModuleList(list[Any]):
+class ModuleList(Module, list[Any]):
     """Layers that a model calls itself."""
 
     def __init__(self, modules: Iterable[Any] = ()) -> None:
         super().__init__(modules)
 
 
-class ModuleDict(dict[str, Any]):
+class ModuleDict(Module, dict[str, Any]):
     """Layers by name."""
 
     def __init__(self, modules: Mapping[str, Any] | Iterable[tuple[str, Any]] = ()) -> None:

@@ -13,13 +13,14 @@ from typing import Any
 
 from compiler.dtype import dtypes
 from tinyhw.errors import DtypeError, ShapeError
+from tinyhw.nn.module import Module
 from tinyhw.nn.shapes import ModuleList, refuse
 from tinyhw.tensor import Tensor
 
 Activation = str | Callable[[Tensor], Tensor]
 
 
-class MultiheadAttention:
+class MultiheadAttention(Module):
     """Queries ask keys for values, in `num_heads` parts of embed_dim each for itself.
 
     kdim, vdim: features of keys and values, embed_dim by default. Inputs are (steps, batch,
@@ -117,7 +118,7 @@ def _masked(scores: Tensor, mask: Tensor) -> Tensor:
     return scores + mask
 
 
-class _Block:
+class _Block(Module):
     """What encoder and decoder layers share: two linear layers, and norms before or after."""
 
     def __init__(
@@ -234,7 +235,7 @@ class TransformerDecoderLayer(_Block):
         return self._added(x, 3, self._feed)
 
 
-class _Stack:
+class _Stack(Module):
     """Copies of a layer one after the other, and a norm behind the last."""
 
     def __init__(self, layer: Any, num_layers: int, norm: Any = None) -> None:
