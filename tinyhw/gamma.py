@@ -11,10 +11,11 @@ import functools
 import math
 from typing import Self, TypeVar
 
+from compiler.dtype import dtypes
 from tinyhw.special import Special, polynomial
 
 EULER_GAMMA = 0.57721566490153286061
-LARGE_ARGUMENT = 8  # from here on Stirling's series is exact after a few terms
+LARGE_ARGUMENTS = (4, 8)  # from here on Stirling's series is exact: for float32, for float64
 BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)
 # Mike Giles, "Approximating the erfinv function", GPU Computing Gems, 2011, table 5, for float32:
 # polynomials in w = -log(1 - x*x), around 2.5 below 5 and around 3 in its root above.
@@ -39,13 +40,14 @@ class Gamma(Special):
         """log |gamma(self)|; infinite at 0 and the negative whole numbers."""
         x = self._wide_float()
         negative, size = x._mirrored()
-        large = size >= LARGE_ARGUMENT
+        most = LARGE_ARGUMENTS[x.dtype is dtypes.float64]
+        large = size >= most
         few = large.where(2.0, size)
-        z, factor, _ = _near_two(few)
+        z, factor, _ = _near_two(few, most)
         logarithm = factor.log()
         near = z * polynomial(z, _series(x._terms(14, 28)))
         near = near + (few < 1.5).where(-logarithm, logarithm)
-        value = large.where(_stirling(large.where(size, LARGE_ARGUMENT)), near)
+        value = large.where(_stirling(large.where(size, most)), near)
         sine, _ = _sine_and_cosine(negative.where(x, 0.5))
         value = negative.where(math.log(math.pi) - sine.abs().log() - value, value)
         return x.isinf().where(math.inf, value).cast(self._float().dtype)
@@ -54,13 +56,14 @@ class Gamma(Special):
         """The derivative of `lgamma`; NaN at the negative whole numbers."""
         x = self._wide_float()
         negative, size = x._mirrored()
-        large = size >= LARGE_ARGUMENT
+        most = LARGE_ARGUMENTS[x.dtype is dtypes.float64]
+        large = size >= most
         few = large.where(2.0, size)
-        z, _, shift = _near_two(few)
+        z, _, shift = _near_two(few, most)
         series = _series(x._terms(14, 28))
         powers = range(len(series), 0, -1)
         near = polynomial(z, tuple(c * k for c, k in zip(series, powers, strict=True))) + shift
-        far = large.where(size, LARGE_ARGUMENT)
+        far = large.where(size, most)
         inverse = far.reciprocal()
         square = inverse * inverse
         terms = [b / (2 * n) for n, b in enumerate(BERNOULLI, 1)]
@@ -90,8 +93,8 @@ class Gamma(Special):
         return negative, negative.where(1 - self, self)
 
 
-def _near_two(x: T) -> tuple[T, T, T]:
-    """(z, factor, shift) of x in [0, 8]: the way to 2 + z, with z in [-0.5, 0.5].
+def _near_two(x: T, most: int) -> tuple[T, T, T]:
+    """(z, factor, shift) of x in [0, most]: the way to 2 + z, with z in [-0.5, 0.5].
 
     gamma(x) is gamma(2 + z) times the factor, and below 1.5 divided by it; digamma(x) is
     digamma(2 + z) + shift.
@@ -101,7 +104,7 @@ def _near_two(x: T) -> tuple[T, T, T]:
     factor = low.where(lowest.where(x * (x + 1), x), 1)
     below = low.where(x, 1)
     shift = low.where(lowest.where(-1 / below - 1 / (below + 1), -1 / below), 0)
-    for _ in range(LARGE_ARGUMENT - 2):
+    for _ in range(most - 2):
         high = y > 2.5
         one_less = high.where(y - 1, 1)
         factor = factor * one_less
