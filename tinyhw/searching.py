@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 from compiler.dtype import ConstType, dtypes
@@ -86,6 +87,85 @@ class Searching(Scattering):
         if return_counts:
             found.append(starts.pad(((0, 1),), value=n).diff() if n else starts)
         return found[0] if len(found) == 1 else tuple(found)
+
+    # ---- what is common, what is in the middle ----
+    def mode(self, dim: int = -1, keepdim: bool = False) -> tuple[Self, Self]:
+        """The most frequent element along `dim`, the least of several, and its last position.
+
+        Compares all pairs; a NaN is no other NaN's equal.
+        """
+        axis = self._axis(dim)
+        if not self.ndim:
+            return self, self.const_like(0, dtypes.int32)
+        if self.shape[axis] == 0:
+            raise ShapeError(f"mode over no elements: the shape is {self.shape}.")
+        rows = self.detach().transpose(axis, -1)
+        count = rows.unsqueeze(-1).eq(rows.unsqueeze(-2)).cast(dtypes.int32).sum(-1)
+        often = count.eq(count.max(-1, keepdim=True))
+        least = often.where(rows, self.dtype.max).min(-1, keepdim=True)
+        order = (often & rows.eq(least)).where(rows._range_along(rows.ndim - 1), 0)
+        place = order.max(-1, keepdim=True).transpose(axis, -1)
+        found = self.gather(axis, place)
+        return (found, place) if keepdim else (found.squeeze(axis), place.squeeze(axis))
+
+    def nanmedian(self, dim: int | None = None, keepdim: bool = False) -> Any:
+        """The lower median of what is no NaN: of all elements, or with its position of `dim`."""
+        if dim is None:
+            return self.flatten().nanmedian(0)[0]
+        axis = self._axis(dim)
+        values, order = self.sort(axis)
+        if not self.ndim:
+            return values, order
+        place = (self._counted(axis) - 1).maximum(0) >> 1
+        found, where = values.gather(axis, place), order.gather(axis, place)
+        return (found, where) if keepdim else (found.squeeze(axis), where.squeeze(axis))
+
+    def nanquantile(
+        self, q: float | Sequence[float], dim: int | None = None, keepdim: bool = False,
+        interpolation: str = "linear",
+    ) -> Self:
+        """`quantile` of what is no NaN; NaN where nothing else is."""
+        if isinstance(q, Sequence):
+            parts = [self.nanquantile(part, dim, keepdim, interpolation) for part in q]
+            return parts[0].stack(*parts[1:])
+        if not 0 <= q <= 1:
+            raise ShapeError(f"A quantile lies in [0, 1], not at {q}.")
+        if interpolation not in ("linear", "lower", "higher", "nearest", "midpoint"):
+            raise ShapeError(f"nanquantile has no interpolation {interpolation!r}.")
+        x = self._float() if dim is not None else self._float().flatten()
+        axis = x._axis(0 if dim is None else dim)
+        values = x.sort(axis)[0]
+        at = (x._counted(axis) - 1).maximum(0).cast(x.dtype) * q
+        below, above = at.floor(), at.ceil()
+        if interpolation in ("lower", "higher", "nearest"):
+            below = above = {"lower": below, "higher": above, "nearest": at.round()}[interpolation]
+        low, high = (values.gather(axis, p.cast(dtypes.int32)) for p in (below, above))
+        weight = at - below if interpolation == "linear" else 0.5
+        result = low if below is above else low.lerp(high, weight)
+        if dim is None:
+            return result.reshape((1,) * self.ndim if keepdim else ())
+        return result if keepdim else result.squeeze(axis)
+
+    def _counted(self, axis: int) -> Self:
+        """How many elements along `axis` are no NaN."""
+        return self.isnan().logical_not().cast(dtypes.int32).sum(axis, keepdim=True)
+
+    def index_reduce(
+        self, dim: int, index: Self, source: Self, reduce: str, include_self: bool = True
+    ) -> Self:
+        """`scatter_reduce` of rows of `source`, at the positions `index` along `dim`.
+
+        reduce: "prod", "mean", "amax" or "amin".
+        """
+        axis = self._axis(dim)
+        if reduce not in ("prod", "mean", "amax", "amin") or index.ndim != 1:
+            raise ShapeError(
+                f"index_reduce takes a vector of positions and 'prod', 'mean', 'amax' or 'amin', "
+                f"not {index.shape} and {reduce!r}."
+            )
+        shape = tuple(n if a == axis else 1 for a, n in enumerate(source.shape))
+        rows = index.reshape(shape)._broadcast_to(source.shape)
+        return self.scatter_reduce(axis, rows, source, reduce, include_self)
 
     def renorm(self, p: float, dim: int, maxnorm: float) -> Self:
         """self with each slice along `dim` scaled down to a p-norm of at most `maxnorm`."""

@@ -67,7 +67,8 @@ for _mode in ("bilinear", "nearest", "bicubic"):
     for _padding in ("zeros", "border", "reflection"):
         for _align in (False, True):
             _options = {"mode": _mode, "padding_mode": _padding, "align_corners": _align}
-            _often = {"bilinear": not _align, "nearest": _padding == "zeros", "bicubic": _align and _padding == "zeros"}
+            _plain = _padding == "zeros"
+            _often = {"bilinear": not _align, "nearest": _plain, "bicubic": _align and _plain}
             _add = variant if _often[_mode] else rare
             _add(f"grid_sample {_mode} {_padding} {'aligned' if _align else 'not aligned'}",
                  lambda t, g, o=_options: t.grid_sample(g, **o), floats(1, 2, 5, 6), _GRID[:1],
@@ -125,6 +126,24 @@ variant("quantiles", lambda t: t.quantile([0.1, 0.5], dim=1), x(), gradient=Fals
         theirs=lambda t: t.quantile(torch.tensor([0.1, 0.5]), dim=1))
 variant("to another type", lambda t, u: (t.to(u).H, t.to(dtype=u.dtype)), x(),
         x().astype("float64"))
+_SOME = np.where(x(seed=5) > 0.5, np.nan, x(seed=6).round(1)).astype(np.float32)
+_SOME[1] = np.nan
+variant("mode and what stands where it is", lambda t: (t.mode(1)[0], t.gather(
+            1, t.mode(1, keepdim=True)[1])), integers(5, 37), **_whole,
+        theirs=lambda t: (t.mode(1)[0], t.mode(1, keepdim=True)[0]))
+variant("mode along the first axis", lambda t: t.mode(0, keepdim=True)[0], x().round(), **_whole,
+        theirs=lambda t: t.mode(0, keepdim=True)[0])
+variant("nanmedian", lambda t: (t.nanmedian(1, keepdim=True)[0], t.nanmedian()), _SOME, **_whole,
+        theirs=lambda t: (t.nanmedian(1, keepdim=True)[0], t.nanmedian()))
+for _how in ("linear", "lower", "higher", "midpoint"):
+    variant(f"nanquantile {_how}", lambda t, h=_how: t.nanquantile(0.3, 1, interpolation=h), _SOME,
+            **_whole)
+variant("nanquantile of all", lambda t: t.nanquantile([0.25, 0.5]), _SOME, **_whole,
+        theirs=lambda t: t.nanquantile(torch.tensor([0.25, 0.5])))
+for _how in ("prod", "mean", "amax", "amin"):
+    variant(f"index_reduce {_how}", lambda t, i, s, h=_how: t.index_reduce(
+                0, i, s, h, include_self=h != "mean"), x(), np.array([0, 3, 0, 4, 3]), x(seed=2),
+            gradient=False)
 variant("conj and real", lambda t: t.conj().real * 2, x())
 variant("nonzero_static", lambda t: t.nonzero_static(size=9), integers(3, 4, low=0, high=2),
         gradient=False, theirs=lambda t: t.nonzero_static(size=9).int())
