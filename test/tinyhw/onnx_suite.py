@@ -158,6 +158,8 @@ def _given(value: Any) -> Any:
         return load_tensor(source, Folder(None), read_tensor(source, memoryview(data)), None)
     if isinstance(value, np.ndarray) and value.dtype.name in NOT_NUMPYS:
         return Tensor(value.view(NOT_NUMPYS[value.dtype.name])).bitcast(value.dtype.name)
+    if isinstance(value, np.ndarray) and value.dtype.name in ("int2", "int4", "uint2", "uint4"):
+        return value.astype(np.uint8 if value.dtype.name[0] == "u" else np.int8)
     return value
 
 

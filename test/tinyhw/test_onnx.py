@@ -208,6 +208,29 @@ def test_bfloat16_is_stored_as_bits() -> None:
     assert found.tolist() == [1.5, -2.0]
 
 
+@pytest.mark.parametrize("kind", ["INT4", "UINT4", "INT2", "UINT2"])
+@pytest.mark.parametrize("raw", [False, True])
+def test_narrow_integers_are_weights_with_scales(kind: str, raw: bool) -> None:
+    values = {"INT4": [-8, 7, -1], "UINT4": [15, 0, 9], "INT2": [-2, 1, -1], "UINT2": [3, 0, 2]}
+    element = getattr(TensorProto, kind)
+    stored = helper.make_tensor("w", element, [3], values[kind])
+    if raw:
+        stored = numpy_helper.from_array(numpy_helper.to_array(stored), "w")
+    scale = numpy_helper.from_array(np.array(0.5, np.float32), "scale")
+    for op, says in (("DequantizeLinear", None), ("QuantizeLinear", f"QuantizeLinear of {kind}")):
+        inputs = ["w", "scale"] if says is None else ["scale", "scale", "w"]
+        graph = helper.make_graph(
+            [helper.make_node(op, inputs, ["y"])], "g", [], [value("y", None)], [stored, scale]
+        )
+        proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 28)])
+        if says is None:
+            found = OnnxModel(proto.SerializeToString())()["y"]
+            assert found.tolist() == [v / 2 for v in values[kind]]
+        else:  # how far it would have to saturate is not kept
+            with pytest.raises(NotSupported, match=f"(?i){says}"):
+                OnnxModel(proto.SerializeToString())
+
+
 def test_external_data_lie_in_the_models_folder(tmp_path: Path) -> None:
     proto = linear()
     path = tmp_path / "m" / "linear.onnx"

@@ -20,11 +20,12 @@ from tinyhw.formats.onnx.model import (
     FunctionProto,
     GraphProto,
     NodeProto,
+    TensorProto,
     TypeProto,
     read_model,
 )
 from tinyhw.formats.onnx.registry import Value, find
-from tinyhw.formats.onnx.tensors import DTYPES, Array, Folder, type_name
+from tinyhw.formats.onnx.tensors import DTYPES, NARROW, Array, Folder, type_name
 from tinyhw.formats.onnx.wire import Source, quoted
 from tinyhw.jit import TinyJit
 from tinyhw.tensor import Tensor
@@ -34,6 +35,8 @@ NEWEST: Final = {  # versions of operator sets that are known: onnx 1.23
     "ai.onnx.training": 1,
 }
 MAX_CAPTURES: Final = 8  # shapes of inputs for which a captured run is kept
+# Which inputs may be integers of 2 and 4 bits.
+_TAKE_NARROW: Final = {"DequantizeLinear": (0, 2), "Cast": (0,), "CastLike": (0,)}
 _LISTED: Final = 100  # unsupported nodes that a message names
 
 Given: TypeAlias = "Tensor | Array | list[Any] | tuple[Any, ...] | int | float | bool | None"
@@ -159,6 +162,8 @@ class OnnxModel:
         if declared.kind == "sequence" and declared.inner is not None:
             return [self._as_declared(name, item, declared.inner) for item in value]
         wanted = DTYPES.get(declared.elem_type)
+        if declared.elem_type in NARROW:
+            wanted = NARROW[declared.elem_type][1]
         if declared.kind != "tensor" or wanted is None:
             raise NotSupported(
                 f"{self.name}: input {name!r} is a {declared.kind or 'value without type'} of "
@@ -241,26 +246,51 @@ def _check_nodes(run: Interpreter) -> None:
                 f"{domain or 'ai.onnx'!r}; versions up to {NEWEST[domain]} are known."
             )
     _check_functions(run)
-    bodies = [(model.graph.nodes, model.opsets, 0)]
-    bodies += [(function.nodes, function.opsets, 0) for function in model.functions]
+    narrow = _narrow_values(model.graph.nodes, model.graph)
+    bodies = [(model.graph.nodes, model.opsets, narrow, 0)]
+    bodies += [(f.nodes, f.opsets, _narrow_values(f.nodes), 0) for f in model.functions]
     while bodies:
-        nodes, opsets, depth = bodies.pop()
+        nodes, opsets, narrow, depth = bodies.pop()
         if depth > MAX_NESTING:
             source.refuse(f"its graphs nest deeper than {MAX_NESTING}")
         for node in nodes:
             for graph in _graphs(node):
-                bodies.append((graph.nodes, opsets, depth + 1))
-            if (node.domain, node.op_type, node.overload) in run.functions:
-                continue
-            if find(node.domain, node.op_type, opsets.get(node.domain, 0)) is None:
-                name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+                inner = {**narrow, **_narrow_values(graph.nodes, graph)}
+                bodies.append((graph.nodes, opsets, inner, depth + 1))
+            name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+            called = (node.domain, node.op_type, node.overload) in run.functions
+            version = opsets.get(node.domain, 0)
+            if not called and find(node.domain, node.op_type, version) is None:
                 missing.append(f"{name} ({node.label})")
+                continue
+            takes = _TAKE_NARROW.get(name, ())
+            kinds = {
+                type_name(narrow[value]) for i, value in enumerate(node.inputs)
+                if value in narrow and i not in takes
+            }
+            missing.extend(f"{name} of {kind} ({node.label})" for kind in sorted(kinds))
     if missing:
         shown = ", ".join(missing[:_LISTED])
         more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
         raise NotSupported(
             f"{source.name}: these operators are not supported: {shown}{more}.", operation="load"
         )
+
+
+def _narrow_values(nodes: list[NodeProto], graph: GraphProto | None = None) -> dict[str, int]:
+    """Inputs and stored tensors of 2- and 4-bit integers, by name, with their types.
+
+    They are kept in bytes, so only what does not ask how wide they are may read them.
+    """
+    kinds: dict[str, int] = {}
+    if graph is not None:
+        kinds |= {proto.name: proto.data_type for proto in graph.initializers}
+        kinds |= {info.name: info.type.elem_type for info in graph.inputs}
+    for node in nodes:
+        stored = node.attributes.get("value") if node.op_type == "Constant" else None
+        if isinstance(stored, TensorProto) and node.outputs:
+            kinds[node.outputs[0]] = stored.data_type
+    return {name: kind for name, kind in kinds.items() if kind in NARROW}
 
 
 def _graphs(node: NodeProto) -> Iterator[GraphProto]:

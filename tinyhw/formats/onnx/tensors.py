@@ -17,6 +17,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from compiler.dtype import DType, dtypes
+from tinyhw.errors import NotSupported
 from tinyhw.formats.files import map_file
 from tinyhw.formats.onnx.model import SparseTensorProto, TensorProto
 from tinyhw.formats.onnx.wire import Source, count_varints, packed_varints, quoted
@@ -117,10 +118,11 @@ def load_tensor(
     """A stored tensor: an array if it is small, else a Tensor, read when it is first used."""
     name, kind = proto.name, proto.data_type
     if kind not in _FIELD:
-        source.refuse(
-            f"tensor {quoted(name)} has the element type {type_name(kind)}; known are "
-            f"{', '.join(type_name(k) for k in _FIELD)}"
-        )
+        known = ", ".join(type_name(k) for k in _FIELD)
+        what = f"tensor {quoted(name)} has the element type {type_name(kind)}; known are {known}"
+        if 0 < kind < len(TYPE_NAMES):  # there are such files
+            raise NotSupported(f"{source.name}: {what}.", operation="load")
+        source.refuse(what)
     count = count_of(source, name, proto.dims)
     shape = tuple(proto.dims)
     raw = proto.raw
