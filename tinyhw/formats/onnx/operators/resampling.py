@@ -32,9 +32,14 @@ class _Axis:
     end: float = 1.0
 
     def places(self, mode: str) -> Array:
-        """Where each element of the result lies in the source, (count,) float64."""
-        x = np.arange(self.count, dtype=np.float64)
-        half = (x + 0.5) / self.scale - 0.5
+        """Where each element of the result lies in the source, (count,) float32.
+
+        In float32, as other implementations have it: between two elements the nearest one hangs
+        on the last bit.
+        """
+        x = np.arange(self.count, dtype=np.float32)
+        scale = np.float32(self.scale)
+        half = (x + np.float32(0.5)) / scale - np.float32(0.5)
         if mode == "half_pixel":
             return half
         if mode == "half_pixel_symmetric":
@@ -44,9 +49,9 @@ class _Axis:
         if mode == "align_corners":
             return x * ((self.n - 1) / max(self.count - 1, 1))
         if mode == "asymmetric":
-            return x / self.scale
+            return x / scale
         if mode == "tf_half_pixel_for_nn":  # until version 12
-            return (x + 0.5) / self.scale
+            return (x + np.float32(0.5)) / scale
         if mode == "tf_crop_and_resize":
             if self.count == 1:
                 return 0 * x + 0.5 * (self.start + self.end) * (self.n - 1)
