@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from compiler.dtype import DType
+from compiler.dtype import DType, dtypes
 from tinyhw import storage
 from tinyhw.errors import DtypeError, ShapeError, TensorError
-from tinyhw.formats import safetensors, torch
+from tinyhw.formats import archive, safetensors, tar, torch
+from tinyhw.formats.files import map_file
 from tinyhw.strides import strided
 from tinyhw.tensor import Tensor
 
@@ -169,6 +170,43 @@ def torch_load(fn: str | os.PathLike[str], device: str | None = None) -> Any:
     return torch.load(fn, make)
 
 
+def tar_extract(
+    t: str | os.PathLike[str] | Tensor, device: str | None = None
+) -> dict[str, Tensor]:
+    """The bytes of each regular file in a tar file, by name, as uint8.
+
+    t: the file's path, or its bytes. A file is mapped, as by `safe_load`. Raises MalformedInput.
+    """
+    return _extracted(t, device, tar.members)
+
+
+def zip_extract(
+    t: str | os.PathLike[str] | Tensor, device: str | None = None
+) -> dict[str, Tensor]:
+    """The bytes of each member of a ZIP file, by name, as uint8; none may be compressed.
+
+    t: the file's path, or its bytes. A file is mapped, as by `safe_load`. Raises MalformedInput.
+    """
+    return _extracted(t, device, archive.members)
+
+
+def _extracted(
+    t: str | os.PathLike[str] | Tensor,
+    device: str | None,
+    members: Callable[[str, memoryview], dict[str, memoryview]],
+) -> dict[str, Tensor]:
+    if isinstance(t, Tensor):
+        if t.dtype is not dtypes.uint8 or t.ndim != 1:
+            raise DtypeError(f"A file's bytes are a vector of uint8, not {t!r}.")
+        name, data = "a tensor's bytes", t._bytes()
+    else:
+        name, data = os.fspath(t), map_file(os.fspath(t))
+    return {
+        member: from_file(part, dtypes.uint8, (len(part),), device)
+        for member, part in members(name, data).items()
+    }
+
+
 def safe_load_metadata(fn: str | os.PathLike[str]) -> dict[str, str]:
     """The free-form metadata of a safetensors file."""
     return safetensors.read_header(fn).metadata
@@ -182,5 +220,7 @@ __all__ = [
     "safe_load",
     "safe_load_metadata",
     "safe_save",
+    "tar_extract",
     "torch_load",
+    "zip_extract",
 ]
