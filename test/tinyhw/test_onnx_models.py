@@ -84,6 +84,21 @@ def check_speech() -> None:
     same_as_onnxruntime(path, captured=False, input=signal, state=state, sr=np.array(16000))
 
 
+def check_kinds_of_files() -> None:
+    """What a text is written in, from its first and last bytes."""
+    given = np.full((2, 2048), 256, np.int32)
+    for row, text in zip(given, (b"import os\nprint(1)\n" * 40, b"<html><p>a</p></html>" * 40),
+                         strict=True):
+        row[: len(text)] = row[-len(text) :] = np.frombuffer(text, np.uint8)
+    path = file_of("magika/models/standard_v3_3/model.onnx")
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    theirs = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (expected,) = theirs.run(None, {"bytes": given})
+    found = OnnxModel(path)(bytes=given)["target_label"].numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+    assert len(set(found.argmax(1))) == 2
+
+
 def check_diffusion() -> None:
     same_as_onnxruntime(
         file_of(UNET), noisy=picture(1, 1, 128, 128), sigma=np.array([0.5], np.float32),
@@ -166,6 +181,9 @@ if FULL:
 
     def test_speech_is_heard_as_by_onnxruntime() -> None:
         check_speech()
+
+    def test_kinds_of_files_are_told_apart_as_by_onnxruntime() -> None:
+        check_kinds_of_files()
 
     def test_a_diffusion_models_step_is_onnxruntimes() -> None:
         check_diffusion()
