@@ -106,6 +106,12 @@ def _fadd(t: Translator, i: Instruction) -> None:
 
 def _fmul(t: Translator, i: Instruction) -> None:
     a, b = _given(t, i, "a", "f32"), _given(t, i, "b", "f32")
+    scale = i.fields["mul"] - 4
+    if scale:  # by a power of two, rounded once
+        if i.fields["rnd"]:
+            raise t.refuse()
+        _give(t, i, (a.to("f64") * b.to("f64") * 2.0**scale).to("f32"))
+        return
     _give(t, i, _rounded_sum(i, a, b, None) if i.fields["rnd"] else a * b)
 
 
@@ -175,9 +181,7 @@ def _dsetp(t: Translator, i: Instruction) -> None:
 def _fset(t: Translator, i: Instruction) -> None:
     a, b = _given(t, i, "a", "f32"), _given(t, i, "b", "f32")
     found = combine(i.fields["bool"], a.fcmp(_COMPARE[i.fields["fcmp"]], b), t.read("p87"))
-    one = 0x3F800000 if i.fields.get("bf") else 0xFFFFFFFF
-    zero = a.as_type("u32").like(0)
-    t.result(found.select(one, zero))
+    t.result(found.select(0x3F800000, a.as_type("u32").like(0)))
 
 
 def _fchk(t: Translator, i: Instruction) -> None:

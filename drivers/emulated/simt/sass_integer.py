@@ -391,11 +391,29 @@ def _chosen(t: Translator, i: Instruction, a: Value, b: Value) -> None:
 
 
 def _vimnmx(t: Translator, i: Instruction) -> None:
+    """The smaller or larger of two or three numbers, or of each of two halves."""
+    tokens = [token for token in "abc" if token in i.row.positions]
     kind = i.fields["vim"]
-    if kind > 1:
-        raise t.refuse()
-    a, b = (t.raw(i.operand(token), "ui"[kind] + "32") for token in "ab")
-    _chosen(t, i, a, b)
+    given = [t.raw(i.operand(token)) for token in tokens]
+    least = t.read("p87")
+    if kind < 2:
+        words = [value.as_type("ui"[kind] + "32") for value in given]
+        t.result(_extreme(least, words).as_type("u32"))
+        return
+    total = None
+    for place in (0, 16):
+        halves = [_field(value, place, 16, kind == 3).as_type("i32") for value in given]
+        part = (_extreme(least, halves).as_type("u32") & 0xFFFF) << place
+        total = part if total is None else total | part
+    assert total is not None
+    t.result(total)
+
+
+def _extreme(least: Value, given: list[Value]) -> Value:
+    """The smallest of numbers where the predicate holds, else the largest."""
+    low = functools.reduce(lambda x, y: x.min(y), given)
+    high = functools.reduce(lambda x, y: x.max(y), given)
+    return least.select(low, high)
 
 
 def _viaddmnmx(t: Translator, i: Instruction) -> None:
@@ -444,19 +462,21 @@ def _r2p(t: Translator, i: Instruction) -> None:
     word, mask = t.raw(i.operand("a")), i.operand("e")
     if mask.kind != "I":
         raise t.refuse("takes its mask from a register, which is not translated yet")
+    first = 8 * i.fields["byte"]
     for n in range(PT):
         if mask.number >> n & 1:
-            t.set_predicate(Operand("P", n), ((word >> n) & 1).differs(0))
+            t.set_predicate(Operand("P", n), ((word >> first + n) & 1).differs(0))
 
 
 def _p2r(t: Translator, i: Instruction) -> None:
     mask = i.operand("e")
     if mask.kind != "I":
         raise t.refuse("takes its mask from a register, which is not translated yet")
-    total = t.raw(i.operand("a")) & ~mask.number & 0xFFFFFFFF
+    first = 8 * i.fields["byte"]
+    total = t.raw(i.operand("a")) & ~(mask.number << first) & 0xFFFFFFFF
     for n in range(PT):
         if mask.number >> n & 1:
-            total = total | (t.predicate(Operand("P", n)).to("u32") << n)
+            total = total | (t.predicate(Operand("P", n)).to("u32") << first + n)
     t.result(total)
 
 
@@ -523,7 +543,7 @@ def _r2ur(t: Translator, i: Instruction) -> None:
 SEMANTICS: dict[str, Semantics] = {
     "IADD3": _iadd3, "VIADD": _viadd, "IMAD": _imad, "LEA": _lea, "IDP": _idp, "LOP3": _lop3,
     "SHF": _shf, "PRMT": _prmt, "POPC": _count, "BREV": _reversed, "FLO": _flo, "SGXT": _sgxt,
-    "BMSK": _bmsk, "ISETP": _isetp, "IMNMX": _imnmx, "VIMNMX": _vimnmx, "VIADDMNMX": _viaddmnmx,
+    "BMSK": _bmsk, "ISETP": _isetp, "IMNMX": _imnmx, "VIMNMX": _vimnmx, "VIMNMX3": _vimnmx, "VIADDMNMX": _viaddmnmx,
     "IABS": _iabs, "VABSDIFF": _vabsdiff, "SEL": _sel, "I2I": _i2i, "MOV": _mov, "PLOP3": _plop3,
     "R2P": _r2p, "P2R": _p2r, "S2R": _s2r, "S2UR": _s2ur, "CS2R": _cs2r, "R2UR": _r2ur,
 }

@@ -76,7 +76,8 @@ MODIFIERS: dict[str, Modifier] = {
                     "TANH"),
     "half_mufu": _listed(74, 4, "COS", "SIN", "EX2", "LG2", "RCP", "RSQ", None, None, "SQRT",
                          "TANH"),
-    "mul": Modifier(84, 3, {4: ""}),
+    "mul": _listed(84, 3, None, "D8", "D4", "D2", "", "M2", "M4", "M8"),
+    "byte": _listed(76, 2, "", "B1", "B2", "B3"),
     "size": _listed(73, 3, *_SIZES), "bank_size": _listed(73, 3, *_SIZES[:6]),
     "e": Modifier(72, 1, {1: "E"}),  # addresses of 32 bits: not in a 64-bit process
     "evict": _listed(84, 3, "EF", "", "EL", "LU", "EU", "NA"),
@@ -249,7 +250,7 @@ def _integer() -> None:
     row("IMAD", 0x025, "134567", ".WIDE u32", "d ?P81 a b -c", fixed="87.4=15,7")
     row("IMAD", 0x025, "134567", ".WIDE u32 x", "d ?P81 a b -c p87", fixed="74.1=1")
     row("IMAD", 0x027, "134567", ".HI u32", "d ?P81 a b -c", fixed="87.4=15,7")
-    row("UIMAD", 0x0A4, "14", "u32", "d a b -c", uniform=True,
+    row("UIMAD", 0x0A4, "124", "u32", "d a b -c", uniform=True,
         fixed=_ALL_PREDICATES + " 87.4=15,7 91.1=1")
     row("UIMAD", 0x0A5, "14", ".WIDE u32", "d a b -c", uniform=True,
         fixed=_ALL_PREDICATES + " 87.4=15,7 91.1=1")
@@ -268,6 +269,7 @@ def _integer() -> None:
         fixed="91.1=1")
     row("IMNMX", 0x017, "1456", "u32", "d a b p87", archs=(TURING, ADA))
     row("VIMNMX", 0x048, "1456", "vim", "d a b p87", archs=(HOPPER,), fixed="81.6=63")
+    row("VIMNMX3", 0x00F, "1456", "vim", "d a b c p87", archs=(HOPPER,))
     row("VIADD", 0x036, "1456", "", "d a -b", archs=(HOPPER,))
     row("VIADDMNMX", 0x046, "1245", "addmin", "d a -b c p87", archs=(HOPPER,), fixed="75.1=0,1")
     row("IABS", 0x013, "156", "", "d e")
@@ -290,8 +292,8 @@ def _integer() -> None:
     row("SEL", 0x007, "1456", "", "d a b p87")
     row("USEL", 0x087, "14", "", "d a b p87", uniform=True, fixed="91.1=1")
     row("PLOP3", 0x81C, "", ".LUT", "P81 P84 p87 p77 p68U lut #16.8")
-    row("R2P", 0x804, "", "", "PR a e")
-    row("P2R", 0x803, "", "", "d PR a e")
+    row("R2P", 0x804, "", "byte", "PR a e")
+    row("P2R", 0x803, "", "byte", "d PR a e")
     row("S2R", 0x919, "", "", "d SR")
     row("S2UR", 0x9C3, "", "", "U SR")
     row("CS2R", 0x805, "", "32bit", "d SR")
@@ -306,6 +308,7 @@ def _float() -> None:
     row("FFMA", 0x023, "1234567", "ftz rnd sat", "d -a -b -c", imm="F")
     row("FMNMX", 0x009, "1456", "ftz nan xorsign", "d -|a -|b p87", imm="F")
     row("FSEL", 0x008, "1456", "ftz", "d -|a -|b p87", imm="F")
+    row("FSET", 0x00A, "145", ".BF fcmp ftz bool", "d -|a -|b p87", imm="F")
     row("FSETP", 0x00B, "1456", "fcmp ftz bool", "P81 P84 -|a -|b p87", imm="F")
     row("DADD", 0x029, "1237", "rnd", "d -|a -|C", imm="D")
     row("DMUL", 0x028, "1456", "rnd", "d -|a -|b", imm="D")

@@ -116,6 +116,8 @@ def operand_text(i: Instruction, o: Operand, token: str) -> str:
     if o.absolute:
         text = f"|{text}|"
     text += reuse + half
+    if i.name == "R2P" and token == "a" and i.fields["byte"]:
+        text += f".B{i.fields['byte']}"
     if o.negate:
         text = ("~" if i.fields.get("x") or i.name in ("FLO", "POPC", "UFLO") else "-") + text
     return text
@@ -126,6 +128,8 @@ def _texts(i: Instruction) -> list[str]:
     known = i.row.modifiers_of(i.arch)
     found = []
     for word in i.row.words:
+        if word == "byte" and i.name == "R2P":
+            continue  # stands behind the register
         if word.startswith("."):
             found.append(word[1:])
         elif known[word].texts[i.fields[word]]:
