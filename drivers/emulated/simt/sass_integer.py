@@ -543,7 +543,8 @@ def _r2ur(t: Translator, i: Instruction) -> None:
 SEMANTICS: dict[str, Semantics] = {
     "IADD3": _iadd3, "VIADD": _viadd, "IMAD": _imad, "LEA": _lea, "IDP": _idp, "LOP3": _lop3,
     "SHF": _shf, "PRMT": _prmt, "POPC": _count, "BREV": _reversed, "FLO": _flo, "SGXT": _sgxt,
-    "BMSK": _bmsk, "ISETP": _isetp, "IMNMX": _imnmx, "VIMNMX": _vimnmx, "VIMNMX3": _vimnmx, "VIADDMNMX": _viaddmnmx,
+    "BMSK": _bmsk, "ISETP": _isetp, "IMNMX": _imnmx, "VIMNMX": _vimnmx, "VIMNMX3": _vimnmx,
+    "VIADDMNMX": _viaddmnmx,
     "IABS": _iabs, "VABSDIFF": _vabsdiff, "SEL": _sel, "I2I": _i2i, "MOV": _mov, "PLOP3": _plop3,
     "R2P": _r2p, "P2R": _p2r, "S2R": _s2r, "S2UR": _s2ur, "CS2R": _cs2r, "R2UR": _r2ur,
 }
