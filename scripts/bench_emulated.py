@@ -1,8 +1,9 @@
-"""The benchmark's rows of the emulated AMD board: no hardware's figures, but the emulation's.
+"""The benchmark's rows of emulated boards: no hardware's figures, but the emulation's.
 
-A kernel's `tinyhw` is its gfx1100 code on the emulated board, its `host` the same schedule (the
-same tiles, grid and local memory, `bench_lanes.py`) compiled for this processor. Both run through
-queues of the same API on the same number of threads, and are timed by the queue's timestamps.
+A kernel's `tinyhw` is its code for gfx1100 or sm_90 on an emulated board, its `host` the same
+schedule (the same tiles, grid and local memory, `bench_lanes.py`) compiled for this processor.
+Both run through queues of the same API on the same number of threads, and are timed by the queue's
+timestamps.
 """
 
 from __future__ import annotations
@@ -20,25 +21,26 @@ import numpy.typing as npt
 
 from bench_lanes import on_lanes
 from bench_measure import TURNS, WARM_UPS, Cell, Row, sentence
-from compiler.amdgpu import gpu_target
+from compiler import amdgpu, nvidia
 from compiler.build import build
 from compiler.code_object import CodeObject
 from compiler.compile import linear_kernel
 from compiler.dtype import dtypes
 from compiler.ir import Node, Op, upper
 from compiler.llvm import host_target
+from compiler.target import Target
 from drivers import Device, Queue, Var, open_device
 from drivers.emulated.system import EmulatedSystem
 
-ARCHITECTURE = "gfx1100"
+AMD, NV = "gfx1100", "sm_90"
 Array = npt.NDArray[np.float32]
 
 
 @functools.cache
-def board() -> tuple[EmulatedSystem, Device]:
-    """The emulated board of this process, with a device opened on it."""
-    system = EmulatedSystem(ARCHITECTURE)
-    return system, open_device("AMD", system=system)
+def board(architecture: str = AMD) -> tuple[EmulatedSystem, Device]:
+    """An emulated board of this process, with a device opened on it."""
+    system = EmulatedSystem(architecture)
+    return system, open_device("AMD" if architecture == AMD else "NV", system=system)
 
 
 @functools.cache
@@ -86,15 +88,21 @@ def fma(n: int) -> Node:
     return input_of(1, n).alu(Op.MUL, input_of(2, n)).alu(Op.ADD, input_of(3, n))
 
 
-def gpu_code(value: Node) -> CodeObject:
+def target(architecture: str) -> Target:
+    """The board as the compiler sees it."""
+    if architecture == AMD:
+        return amdgpu.gpu_target(architecture)
+    return nvidia.gpu_target(architecture)
+
+
+def gpu_code(value: Node, architecture: str = AMD) -> CodeObject:
     """An expression's kernel for the board."""
-    target = gpu_target(ARCHITECTURE)
-    return build(linear_kernel(stored(value), target), target)
+    return build(linear_kernel(stored(value), target(architecture)), target(architecture))
 
 
-def host_code(value: Node) -> CodeObject:
+def host_code(value: Node, architecture: str = AMD) -> CodeObject:
     """The same schedule for this processor."""
-    linear = linear_kernel(stored(value), gpu_target(ARCHITECTURE))
+    linear = linear_kernel(stored(value), target(architecture))
     host = host_target()
     return build(on_lanes(linear, host.vector_bits), host)
 
@@ -130,6 +138,7 @@ class EmulatedKernel(Row):
     truth: Callable[..., Array]
     work: float
     work_unit: str
+    architecture: str = AMD
     libraries: tuple[str, ...] = ("tinyhw", "host")
 
     def measure(self, names: Sequence[str], seconds: float) -> dict[str, Cell]:
@@ -143,9 +152,11 @@ class EmulatedKernel(Row):
         for name in names:
             try:
                 device, code = (
-                    (board()[1], gpu_code) if name == "tinyhw" else (processor(), host_code)
+                    (board(self.architecture)[1], gpu_code) if name == "tinyhw"
+                    else (processor(), host_code)
                 )
-                ready[name] = Launch(device, code(self.value), inputs, expected.size)
+                kernel = code(self.value, self.architecture)
+                ready[name] = Launch(device, kernel, inputs, expected.size)
                 samples[name] = []
                 for _ in range(WARM_UPS):
                     ready[name].run()
@@ -330,24 +341,31 @@ def idle_board() -> int:
 
 def rows() -> list[Row]:
     """The rows of this file that are measured in the benchmark's process."""
+    return [
+        *_kernels(AMD, "emulated"),
+        *_kernels(NV, f"emulated {NV}"),
+        Figure("emulated fma on one core", wave_instructions, "M/s"),
+        Figure("emulated replay of a tiny kernel", replay),
+    ]
+
+
+def _kernels(architecture: str, prefix: str) -> list[Row]:
     k, m = 1 << 10, 1 << 18
     return [
         EmulatedKernel(
-            "emulated elementwise 256K", chain(m), ((m,),) * 2,
-            lambda x, y: np.maximum(2 * x + y, 0) / 2 + x, 3.0 * 4 * m, "GB/s",
+            f"{prefix} elementwise 256K", chain(m), ((m,),) * 2,
+            lambda x, y: np.maximum(2 * x + y, 0) / 2 + x, 3.0 * 4 * m, "GB/s", architecture,
         ),
         EmulatedKernel(
-            "emulated sum 1024x1024 axis 0", input_of(1, k, k).reduce(Op.ADD, (0,)), ((k, k),),
-            lambda x: x.sum(0), 4.0 * k * k, "GB/s",
+            f"{prefix} sum 1024x1024 axis 0", input_of(1, k, k).reduce(Op.ADD, (0,)), ((k, k),),
+            lambda x: x.sum(0), 4.0 * k * k, "GB/s", architecture,
         ),
         EmulatedKernel(
-            "emulated sum 1024x1024 axis 1", input_of(1, k, k).reduce(Op.ADD, (1,)), ((k, k),),
-            lambda x: x.sum(1), 4.0 * k * k, "GB/s",
+            f"{prefix} sum 1024x1024 axis 1", input_of(1, k, k).reduce(Op.ADD, (1,)), ((k, k),),
+            lambda x: x.sum(1), 4.0 * k * k, "GB/s", architecture,
         ),
         EmulatedKernel(
-            "emulated matmul 512", product(512), ((512, 512),) * 2,
-            np.matmul, 2.0 * 512**3, "GFLOP/s",
+            f"{prefix} matmul 512", product(512), ((512, 512),) * 2,
+            np.matmul, 2.0 * 512**3, "GFLOP/s", architecture,
         ),
-        Figure("emulated fma on one core", wave_instructions, "M/s"),
-        Figure("emulated replay of a tiny kernel", replay),
     ]

@@ -98,8 +98,11 @@ class Translator(SassRegisters):
 
     def _everywhere(self, value: Value) -> Value:
         if not value.text.startswith("%"):
-            return Value(self, f"splat ({value.llvm} {value.text})", value.type, True)
-        return self.splat(value)
+            found = Value(self, f"splat ({value.llvm} {value.text})", value.type, True)
+        else:
+            found = self.splat(value)
+        self.known[found.text] = value
+        return found
 
     def source(self, token: str, type: str = "u32") -> Value:
         """An operand with its signs, as arithmetic on `type` has them."""

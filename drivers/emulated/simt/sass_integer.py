@@ -6,12 +6,13 @@ import functools
 from typing import TYPE_CHECKING
 
 from drivers.emulated.simt.sass_decode import PT, RZ, URZ, Instruction, Operand
-from drivers.emulated.simt.sass_registers import BLOCK_ID, THREAD_ID, VECTOR
+from drivers.emulated.simt.sass_registers import BLOCK_ID, THREAD_ID, VECTOR, Sum
 from drivers.emulated.simt.values import Value
 
 if TYPE_CHECKING:
     from drivers.emulated.simt.sass import Semantics, Translator
 
+_LARGEST_ELEMENT = 16  # bytes
 _COMPARE = ("lt", "eq", "le", "gt", "ne", "ge")
 
 
@@ -99,6 +100,8 @@ def _wide_product(t: Translator, i: Instruction, high: bool) -> None:
         total = product + term
     if i.fields.get("x") or ("p87" in i.row.positions):
         total = total + t.read("p87").to("u64")
+    if term is not None and not high and t.lanes and not i.fields.get("x"):
+        _remember_sum(t, i, total, term)
     t.result((total >> 32).to("u32") if high else total)
     if "P81" in i.row.positions and i.operand("P81").number != PT:
         carry = total < product
@@ -106,6 +109,16 @@ def _wide_product(t: Translator, i: Instruction, high: bool) -> None:
             first = product + term
             carry = (first < product) | (total < first)
         t.decide("P81", carry)
+
+
+def _remember_sum(t: Translator, i: Instruction, total: Value, term: Value) -> None:
+    """Notes what an address is made of: a scalar and a lane's index times an element's size."""
+    factor, base = t.known.get(t.raw(i.operand("b")).text), t.known.get(term.text)
+    if base is None or factor is None or not factor.text.isdecimal() or _signed(i) != "i":
+        return
+    if 1 <= int(factor.text) <= _LARGEST_ELEMENT:
+        index = t.raw(i.operand("a"), "i32")
+        t.sums[total.text] = Sum(base.as_type("u64"), index, int(factor.text))
 
 
 def _lea(t: Translator, i: Instruction) -> None:

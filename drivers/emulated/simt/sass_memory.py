@@ -26,6 +26,7 @@ _SPACES: dict[str, tuple[int, ...]] = {
 }
 _KINDS = ("u8", "i8", "u16", "i16", "b32", "b64", "b128")  # by SIZE
 _STORED = ("b8", "b8", "b16", "b16", "b32", "b64", "b128")
+_SMALL_STEPS = 27  # bits of an index, so that 16 times that has less than 32
 _NONE = 2 * 3  # the number of no pattern (`patterns`)
 
 
@@ -48,6 +49,9 @@ class _Place(NamedTuple):
     def whole(self, t: Translator) -> Value:
         """The address of each lane."""
         if self.addresses is not None:
+            known = t.sums.get(self.addresses.text)
+            if known is not None:  # made anew where it is the exception: else nobody needs it
+                return known.whole() + self.constant
             return self.addresses + self.constant if self.constant else self.addresses
         assert self.base is not None and self.offsets is not None
         base = self.base + self.constant if self.constant else self.base
@@ -161,12 +165,7 @@ def _wide_pattern(t: Translator, addresses: Value, size: int) -> tuple[Value, or
     """How addresses of 64 bits lie, as offsets from the first lane's."""
     key = (addresses.text, size, -1)
     if addresses.text not in t.bases:
-        first = t.value(
-            f"extractelement {addresses.llvm} {addresses.text}, i32 0", "u64", False
-        )
-        apart = addresses - t.splat(first)
-        far = t.packed((apart >> 32).differs(0))
-        t.bases[addresses.text] = first, apart.to("u32"), far.equals(0)
+        t.bases[addresses.text] = _distances(t, addresses)
     base, offsets, near = t.bases[addresses.text]
     if key not in t.patterns:
         found = ordered.find(t, size, offsets.text, lambda: t.emit(
@@ -176,6 +175,27 @@ def _wide_pattern(t: Translator, addresses: Value, size: int) -> tuple[Value, or
         number = t.emit(f"select i1 {near.text}, i32 {found.number}, i32 {_NONE}")
         t.patterns[key] = replace(found, number=number)
     return base, t.patterns[key]
+
+
+def _distances(t: Translator, addresses: Value) -> tuple[Value, Value, Value]:
+    """The first lane's address, all lanes' distances from it (u32), and whether these are true."""
+    known = t.sums.get(addresses.text)
+    if known is None:
+        first = _first(addresses)
+        apart = addresses - t.splat(first)
+        far = t.packed((apart >> 32).differs(0))
+        return first, apart.to("u32"), far.equals(0)
+    steps_from_0 = known.step.as_type("u32")
+    first = _first(steps_from_0)
+    steps = steps_from_0 - t.splat(first)
+    far = t.packed((steps >> _SMALL_STEPS).differs(0))
+    start = known.base + (first.as_type("i32").to("i64") * known.factor).as_type("u64")
+    return start, steps * known.factor, far.equals(0)
+
+
+def _first(value: Value) -> Value:
+    text = f"extractelement {value.llvm} {value.text}, i32 0"
+    return value.build.value(text, value.type, False)
 
 
 def _load(t: Translator, kind: str, place: _Place) -> list[Value]:

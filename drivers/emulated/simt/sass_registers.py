@@ -7,6 +7,8 @@ as masks of lanes, uniform registers, convergence barriers.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from drivers.emulated.simt.access import Access
 from drivers.emulated.simt.sass_decode import PT, RZ, URZ, Instruction, Operand
 from drivers.emulated.simt.values import Value
@@ -28,6 +30,21 @@ VECTOR_REGISTERS = VECTOR + RZ
 assert UNIFORM + URZ <= ALIVE
 
 
+class Sum(NamedTuple):
+    """`base` (u64, for the warp) + `step` (i32, for each lane) × `factor`."""
+
+    base: Value
+    step: Value
+    factor: int
+
+    def whole(self) -> Value:
+        """The sum, as u64 for each lane."""
+        product = (self.step.to("i64") * self.factor).as_type("u64")
+        build = self.step.build
+        assert isinstance(build, SassRegisters)
+        return product + build.splat(self.base)
+
+
 class SassRegisters(Access):
     """The registers of a block by their names, written in the lanes that an instruction's guard
     admits."""
@@ -45,6 +62,10 @@ class SassRegisters(Access):
         self.bases: dict[str, tuple[Value, Value, Value]] = {}
         """Of addresses, by their text: the first lane's, the distances from it (u32), and whether
         all of them are that short."""
+        self.sums: dict[str, Sum] = {}
+        """Of values of 64 bits, by their text: those that are a scalar and a small product."""
+        self.known: dict[str, Value] = {}
+        """Of values for each lane, by their text: the scalar that all lanes have."""
         self._fields: dict[str, Value] = {}
 
     def field(self, name: str) -> Value:
