@@ -148,6 +148,14 @@ def _checked(generation: Generation, code: CodeObject, device: str) -> cubin.Cub
             f"Kernel {code.name} is for {code.arch}; {device} is {generation.name}.",
             device=device, operation="load",
         )
+    if code.entry:
+        raise malformed(f"enters at byte {code.entry}; a cubin's kernel is entered by its name")
+    for relocation in code.relocations:
+        raise malformed(
+            f"relocates 8 bytes at {relocation.offset}; a cubin has its relocations in itself"
+        )
+    if not code.image:
+        raise malformed("has an image of 0 bytes")
     try:
         content = cubin.read(code.image)
         if code.name in content.kernels:

@@ -86,7 +86,7 @@ def test_a_steady_step_maps_nothing_new(device):
 @pytest.fixture
 def below(device_name):
     """What a System of a test's own stands on: no board, or one that no other has opened."""
-    boards = os.environ.get("EMULATE") if device_name == "AMD" else None
+    boards = os.environ.get("EMULATE") if device_name in ("AMD", "NV") else None
     system = EmulatedSystem(boards) if boards else RealSystem()
     yield system
     if boards:

@@ -220,6 +220,7 @@ class ComputeObject:
             local_window=self._wide(
                 "SET_SHADER_LOCAL_MEMORY_WINDOW_A", "SET_SHADER_LOCAL_MEMORY_WINDOW_B"
             ),
+            end_address=self.channel.stop_address,
         )
 
     def _check_local(self, per_thread: int) -> None:

@@ -211,6 +211,8 @@ class ChannelResource(Resource):
         self.scheduled = False
         self.engine.stop()
         self.process.channels.remove(self.engine)
+        if self.engine.thread.is_alive():
+            self.process.lingering.append(self.engine)
         del self.gpu.channels[self.token]
         for pages in (self.userd, self.notifier):
             if pages is not None:

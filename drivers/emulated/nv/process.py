@@ -50,6 +50,7 @@ class NvProcess:
         self.lock = threading.RLock()
         self.atomics = threading.Lock()
         self.translator: SimtEngine | None = None
+        self.lingering: list[Channel] = []  # channels that are gone, inside a grid still
         for gpu in gpus:
             gpu.log = log
             offset = self.backing.allocate(USERMODE_BYTES)
@@ -117,7 +118,8 @@ class NvProcess:
 
     def idle(self) -> bool:
         """Whether no engine is inside a packet."""
-        return not any(channel.busy for channel in self.channels)
+        self.lingering = [channel for channel in self.lingering if channel.thread.is_alive()]
+        return not self.lingering and not any(channel.busy for channel in self.channels)
 
     def simt(self) -> SimtEngine:
         """The translator of machine code, made when it is first needed."""

@@ -49,6 +49,8 @@ class Launch:
     groups: tuple[int, int] | None = None
     """The first block and the end of those to be run, in the order x, y, z; None for all."""
     loop_budget: int = LOOP_BUDGET
+    end_address: int = 0
+    """Of a 32-bit word: once it is not 0 no more blocks are begun. 0: none."""
 
 
 def run(engine: Engine, launch: Launch) -> Fault | None:
@@ -78,5 +80,5 @@ def _dispatch(launch: Launch) -> Dispatch:
         block=launch.block, grid=launch.grid, memory=launch.memory, groups=launch.groups,
         thread_ids="separate", gfx=launch.architecture, wave_size=32,
         lds_bytes=launch.shared_bytes, scratch_bytes=launch.local_bytes,
-        loop_budget=launch.loop_budget,
+        loop_budget=launch.loop_budget, end_address=launch.end_address,
     )

@@ -76,12 +76,13 @@ def _imad(t: Translator, i: Instruction) -> None:
         _wide_product(t, i, high=".HI" in words)
         return
     a, b, c = (i.operand(token) for token in "abc")
+    term = t.inverted("c") if i.fields.get("x") else t.source("c")
     if _none(a) or _none(b):
-        total = t.source("c")
+        total = term
     else:
         total = t.source("a") if b.kind == "I" and b.number == 1 else t.source("a") * t.source("b")
-        if not _none(c):
-            total = total + (t.inverted("c") if i.fields.get("x") else t.source("c"))
+        if not _none(c) or c.negate:
+            total = total + term
     if i.fields.get("x"):
         total = total + t.read("p87").to("u32")
     t.result(total)

@@ -275,7 +275,7 @@ def test_a_constant_table_is_not_placed_silently(nv_device) -> None:
     )
     image = compile_cuda(text, nv_device.target.arch)
     code = CodeObject("k", nv_device.target.arch, image, 0, (kernels.buffer("out"),))
-    with pytest.raises(MalformedInput, match="constant banks besides its own"):
+    with pytest.raises(MalformedInput, match="constants of all kernels"):
         nv_device.load(code)
 
 
