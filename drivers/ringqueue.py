@@ -152,7 +152,7 @@ class RingQueue(Queue):
         return Point(self.timeline, value)
 
     def _check_names(self, names: list[str], given: dict[str, Any]) -> None:
-        recorded = ", ".join(names) or "none"
+        recorded = ", ".join(sorted(names)) or "none"
         for name in names:
             if name not in given:
                 raise MissingVariable(

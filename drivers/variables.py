@@ -231,7 +231,7 @@ class Filler:
             self._check_size(given, buffer, size, where)
 
     def _wrong_names(self, given: dict[str, Any]) -> MissingVariable:
-        recorded = ", ".join(self._names) or "none"
+        recorded = ", ".join(sorted(self._names)) or "none"
         for name in self._names:
             if name not in given:
                 detail = f"No value was given for the Var {name!r}; this list has: {recorded}."
