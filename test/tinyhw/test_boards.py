@@ -1,4 +1,4 @@
-"""Every op of the table in ops.py once on each emulated board: one machine has them all.
+"""Every op of the table in ops.py once on each emulated board: one machine has all of a vendor's.
 
 On another machine, `AMD=1 EMULATE=gfx1201` runs all tests of this folder but these.
 """
@@ -10,14 +10,19 @@ import os
 import numpy as np
 import pytest
 
+from compiler import nvrtc
 from test.tinyhw.compare import same
 from test.tinyhw.ops import OPS, Op
 from tinyhw import Tensor, TinyJit
 from tinyhw.device import Device
 
+FULL = os.environ.get("TINYHW_FULL") == "1"
 # Variants where there is time: they take other ways through tensor methods, seldom other kernels.
-CASES = [op for op in OPS if not op.variant or os.environ.get("TINYHW_FULL") == "1"]
+ONCE = [op for op in OPS if not op.variant]
+CASES = OPS if FULL else ONCE
 BOARDS = ("gfx1100", "gfx1030", "gfx1201", "gfx90a", "gfx942")
+NVIDIA = ("sm_90", "sm_89")
+NVIDIA_CASES = ONCE[::4] if FULL else ONCE[::32]  # NVRTC takes its time
 
 
 @pytest.fixture(params=range(len(BOARDS)), ids=BOARDS)
@@ -31,6 +36,17 @@ def board(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 def test_an_op_on_a_board(op: Op, board: str) -> None:
     same(op.ours, *op.inputs, theirs=op.theirs, gradient=op.gradient, rtol=op.rtol, atol=op.atol,
          device=board)
+
+
+@pytest.mark.skipif(bool(nvrtc.missing()), reason=nvrtc.missing() or "-")
+@pytest.mark.parametrize("number", range(len(NVIDIA)), ids=NVIDIA)
+@pytest.mark.parametrize("op", NVIDIA_CASES, ids=lambda op: op.name)
+def test_an_op_on_an_nvidia_board(
+    op: Op, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMULATE", ",".join(NVIDIA))
+    same(op.ours, *op.inputs, theirs=op.theirs, gradient=op.gradient, rtol=op.rtol, atol=op.atol,
+         device=f"NV:{number}")
 
 
 def test_tensors_go_from_gpu_to_gpu_by_the_copy_engine(board: str) -> None:

@@ -292,6 +292,7 @@ def _integer() -> None:
     row("SEL", 0x007, "1456", "", "d a b p87")
     row("USEL", 0x087, "14", "", "d a b p87", uniform=True, fixed="91.1=1")
     row("PLOP3", 0x81C, "", ".LUT", "P81 P84 p87 p77 p68U lut #16.8")
+    row("UPLOP3", 0x89C, "", ".LUT", "P81 P84 p87 p77 p68 lut #16.8", uniform=True)
     row("R2P", 0x804, "", "byte", "PR a e")
     row("P2R", 0x803, "", "byte", "d PR a e")
     row("S2R", 0x919, "", "", "d SR")
