@@ -127,8 +127,6 @@ def _lea(t: Translator, i: Instruction) -> None:
     a, b = i.operand("a"), i.operand("b")
     extends = bool(i.fields["x"])
     low = t.raw(a)
-    if a.negate:
-        low = ~low if extends else -low
     if i.fields["hi"]:
         if i.fields["sx32"]:
             upper = (low.as_type("i32") >> 31).as_type("u32")
@@ -140,21 +138,26 @@ def _lea(t: Translator, i: Instruction) -> None:
         part = wide.to("u32")
     else:
         part = low << shift if shift else low
-    wants_carry = i.operand("P81").number != PT
     term = t.raw(b)
+    wants_carry = i.operand("P81").number != PT
+    negated = 0  # what is shifted is negated: as its inverse and 1, or a carry that stands for it
+    if a.negate:
+        part = ~part
+        negated += not extends
     if b.negate:
-        term = ~term if extends or wants_carry else -term
+        term = ~term
+        negated += not extends
     if not wants_carry:
-        total = part + term
+        total = part + term + negated if negated else part + term
         t.result(total + t.read("p87").to("u32") if extends else total)
         return
-    total = part.to("u64") + term.to("u64")
+    long = part.to("u64") + term.to("u64")
     if extends:
-        total = total + t.read("p87").to("u64")
-    elif b.negate:
-        total = total + 1
-    t.result(total.to("u32"))
-    t.decide("P81", (total >> 32).differs(0))
+        long = long + t.read("p87").to("u64")
+    if negated:
+        long = long + negated
+    t.result(long.to("u32"))
+    t.decide("P81", (long >> 32).differs(0))
 
 
 def _idp(t: Translator, i: Instruction) -> None:
