@@ -54,9 +54,7 @@ def _rounded_sum(i: Instruction, a: Value, b: Value, c: Value | None) -> Value:
     if not mode:
         return near
     if a.width == 64:
-        # What rounding took away, by a second rounding: exact unless it underflows.
-        low, high = _product_parts(a, b)
-        error = _sum_error(low, high, near, c)
+        error = _lost(a, b, near, c)
     else:
         x, y = a.to("f64"), b.to("f64")
         exact = x.fma(y, c.to("f64")) if c is not None else x * y
@@ -64,15 +62,20 @@ def _rounded_sum(i: Instruction, a: Value, b: Value, c: Value | None) -> Value:
     return _directed(near, error < 0.0, error > 0.0, mode)
 
 
-def _product_parts(a: Value, b: Value) -> tuple[Value, Value]:
-    product = a * b
-    return a.fma(b, -product), product
-
-
-def _sum_error(low: Value, product: Value, near: Value, c: Value | None) -> Value:
-    """product + low + c − near, nearly: its sign is that of the exact difference."""
+def _lost(a: Value, b: Value, near: Value, c: Value | None) -> Value:
+    """a × b + c − near in float64, nearly: its sign is the exact one, also near denormals."""
+    tiny = near.abs() < 2.0**-700
+    if c is not None:
+        tiny = tiny & (c.abs() < 2.0**-700)
+    scale = tiny.select(2.0**300, near.like(1.0))
+    swap = a.abs() < b.abs()
+    small, large = swap.select(a, b) * scale, swap.select(b, a)
+    near = near * scale
     if c is None:
-        return low
+        return small.fma(large, -near)
+    c = c * scale
+    product = small * large
+    low = small.fma(large, -product)
     total = product + c
     back = total - product
     lost = (product - (total - back)) + (c - back)
