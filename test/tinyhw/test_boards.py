@@ -1,5 +1,6 @@
-"""Every op of the table in ops.py once on each emulated board: one machine has all of a vendor's.
+"""Every op of the table in ops.py on emulated boards: one machine has all of a vendor's.
 
+Each once on gfx1100 and on one other in turn, with TINYHW_FULL=1 on all of them, variants too.
 On another machine, `AMD=1 EMULATE=gfx1201` runs all tests of this folder but these.
 """
 
@@ -21,8 +22,13 @@ FULL = os.environ.get("TINYHW_FULL") == "1"
 ONCE = [op for op in OPS if not op.variant]
 CASES = OPS if FULL else ONCE
 BOARDS = ("gfx1100", "gfx1030", "gfx1201", "gfx90a", "gfx942")
+PLACES = [
+    pytest.param(op, place, id=f"{op.name}-{BOARDS[place]}")
+    for number, op in enumerate(CASES) for place in range(len(BOARDS))
+    if FULL or place in (0, 1 + number % (len(BOARDS) - 1))
+]
 NVIDIA = ("sm_90", "sm_89")
-NVIDIA_CASES = ONCE[::4] if FULL else ONCE[::32]  # NVRTC takes its time
+NVIDIA_CASES = ONCE[::8] if FULL else ONCE[::32]  # NVRTC takes its time
 
 
 @pytest.fixture(params=range(len(BOARDS)), ids=BOARDS)
@@ -32,7 +38,7 @@ def board(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     return f"AMD:{request.param}"
 
 
-@pytest.mark.parametrize("op", CASES, ids=lambda op: op.name)
+@pytest.mark.parametrize(("op", "board"), PLACES, indirect=["board"])
 def test_an_op_on_a_board(op: Op, board: str) -> None:
     same(op.ours, *op.inputs, theirs=op.theirs, gradient=op.gradient, rtol=op.rtol, atol=op.atol,
          device=board)
