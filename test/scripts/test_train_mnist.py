@@ -63,13 +63,14 @@ def test_it_learns_on_clang_and_misses_a_target_out_of_reach() -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.skipif(not FULL, reason="two minutes; TINYHW_FULL=1 asks for it")
-@pytest.mark.usefixtures("mnist_is_there")
-def test_it_learns_on_an_emulated_board() -> None:
-    """Twelve steps of 64 digits reach 79 %; chance is 10 %."""
-    done = train("--steps", "12", "--batch", "64", "--target", "60", AMD="1", EMULATE="1")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("training on AMD\n")
+if FULL:  # two minutes
+
+    @pytest.mark.usefixtures("mnist_is_there")
+    def test_it_learns_on_an_emulated_board() -> None:
+        """Twelve steps of 64 digits reach 79 %; chance is 10 %."""
+        done = train("--steps", "12", "--batch", "64", "--target", "60", AMD="1", EMULATE="1")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.startswith("training on AMD\n")
 
 
 @pytest.mark.usefixtures("mnist_is_there")
