@@ -46,6 +46,8 @@ PREFIXES = (*kfd.PREFIXES, "/dev/nvidia", "/proc/driver/nvidia/")
 END_TIMEOUT_S = 5.0
 TOLD_LINES = 3  # of the log, in the message of a fault
 
+_SOURCES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
 # Run by a bare interpreter: the caller's module search path, then the board.
 START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[6]); "
@@ -69,7 +71,8 @@ class _Process:
     def __init__(self, description: str, vendor: str, start: str) -> None:
         ours, theirs = socket.socketpair()
         bell = own_bell().descriptor
-        paths = [os.path.abspath(path or os.curdir) for path in sys.path]
+        # First of all where these sources are: an editable installation finds them by a hook.
+        paths = [_SOURCES, *(os.path.abspath(path or os.curdir) for path in sys.path)]
         with ours, theirs:
             self.child = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", start, str(theirs.fileno()),

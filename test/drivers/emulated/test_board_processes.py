@@ -272,3 +272,34 @@ def test_a_queue_that_waits_forever_does_not_keep_its_process() -> None:
     again.close()
     system.shut_down()
     assert gone(pid)
+
+
+HOOKED = """
+import importlib.util, os, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        file = f"{sys.argv[1]}/{name}/__init__.py"
+        if "." in name or not os.path.exists(file):
+            return None
+        return importlib.util.spec_from_file_location(
+            name, file, submodule_search_locations=[os.path.dirname(file)])
+
+sys.path = [path for path in sys.path if path not in ("", sys.argv[1])]
+sys.meta_path.append(Finder())
+from drivers.emulated.system import EmulatedSystem
+system = EmulatedSystem("gfx1100")
+system.close(system.open("/dev/kfd", os.O_RDWR))
+print("opened")
+"""
+
+
+def test_a_board_starts_where_the_sources_are_found_by_a_hook(tmp_path):
+    """As an editable installation has it: the sources are in no folder of the search path."""
+    root = Path(__file__).resolve().parents[3]
+    done = subprocess.run(
+        [sys.executable, "-c", HOOKED, str(root)], cwd=tmp_path, check=False, text=True,
+        capture_output=True, timeout=120,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+    )
+    assert done.stdout == "opened\n", done.stderr
