@@ -35,7 +35,7 @@ class Launch:
     constant_banks: Mapping[int, ConstantBank] = field(default_factory=dict)
     """The valid banks by number. Beyond a bank's size a read gives 0."""
     registers: int = 255
-    """REGISTER_COUNT: an instruction that names a higher one is an error."""
+    """REGISTER_COUNT; that no instruction names a higher one is not checked."""
     barriers: int = 16
     """BARRIER_COUNT."""
     shared_bytes: int = 0

@@ -8,11 +8,12 @@ result is known.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from drivers.emulated.simt import layout
 from drivers.emulated.simt.instruction import UnknownInstruction
-from drivers.emulated.simt.sass_decode import RZ, Instruction, Operand
+from drivers.emulated.simt.sass_decode import Instruction, Operand
 from drivers.emulated.simt.sass_registers import BANK, BANK_REGISTERS, BANKS, SassRegisters
 from drivers.emulated.simt.values import Value
 
@@ -39,7 +40,7 @@ class Translator(SassRegisters):
     def translate(self, instruction: Instruction) -> None:
         """Adds the code of an instruction that does not end a block."""
         self.begin(instruction)
-        semantics = semantics_of(instruction)
+        semantics = _semantics().get(instruction.name)
         if semantics is None:
             raise self.refuse()
         semantics(self, instruction)
@@ -144,17 +145,13 @@ class Translator(SassRegisters):
             self.set_predicate(self.now.operand(token), value)
 
 
-def is_zero(operand: Operand) -> bool:
-    """Whether an operand is RZ."""
-    return operand.kind == "R" and operand.number == RZ
-
-
 def nothing(t: Translator, i: Instruction) -> None:
     """Hints, and waits for what translated code does at once."""
 
 
-def semantics_of(instruction: Instruction) -> Semantics | None:
-    """The function that knows an instruction; None if there is none."""
+@functools.cache
+def _semantics() -> dict[str, Semantics]:
+    """The functions that know instructions, by name. The families' modules name the Translator."""
     from drivers.emulated.simt import (
         sass_cross,
         sass_float,
@@ -164,11 +161,10 @@ def semantics_of(instruction: Instruction) -> Semantics | None:
         sass_memory,
     )
 
+    found: dict[str, Semantics] = dict.fromkeys(NOTHING, nothing)
     for family in (sass_integer, sass_float, sass_half, sass_memory, sass_cross, sass_matrix):
-        found: Semantics | None = family.SEMANTICS.get(instruction.name)
-        if found is not None:
-            return found
-    return nothing if instruction.name in NOTHING else None
+        found |= family.SEMANTICS
+    return found
 
 
 NOTHING = {

@@ -112,12 +112,11 @@ class _Function:
         lines.append(f"  {name} = getelementptr i32, ptr %{array}, i64 {number}")
         return name
 
-    def _add(self, array: str, number: int, lanes: str, lines: list[str]) -> str:
-        """Adds lanes to those that wait somewhere; returns all of them."""
+    def _add(self, array: str, number: int, lanes: str, lines: list[str]) -> None:
+        """Adds lanes to those that wait somewhere."""
         at, old, new = self._slot(array, number, lines), self._fresh(), self._fresh()
         lines += [f"  {old} = load volatile i32, ptr {at}", f"  {new} = or i32 {old}, {lanes}",
                   f"  store volatile i32 {new}, ptr {at}"]
-        return new
 
     def _set(self, array: str, number: int, lanes: str, lines: list[str]) -> None:
         at = self._slot(array, number, lines)
@@ -304,7 +303,7 @@ class _Function:
             self._exit_split(block, bits or exec, exec, lines)
         elif name == "RET":
             assert condition is not None
-            self._return_split(block, condition, exec, lines)
+            self._return_split(block, condition, lines)
         elif bits:
             target, after = block.successors
             left, inverse = self._fresh(), self._fresh()
@@ -353,7 +352,7 @@ class _Function:
         self._branch(f"icmp eq i32 {here}, 0", "dispatch", self._go(block.successors[0]), lines)
 
     def _return_split(
-        self, block: Block[Instruction], value: Value, exec: str, lines: list[str]
+        self, block: Block[Instruction], value: Value, lines: list[str]
     ) -> None:
         build, base = self.split.blocks[block.start], block.instructions[-1].target
         for pc in block.successors:
@@ -366,20 +365,9 @@ class _Function:
         lines: list[str] = []
         for site, start in enumerate(self.sites):
             block = self.program.blocks[start]
-            last = block.instructions[-1]
             lines.append(f"meet{site}:")
-            alive, arrived = self._state(ALIVE, lines), self._get("arrived", site, lines)
-            if last.name == "BSYNC":
-                register = BARRIER + last.operand("B16").number
-                self.scalars.add(register)
-                members = self._state(register, lines)
-            else:
-                members = self._get("members", site, lines)
-            wanted, inverse, missing = self._fresh(), self._fresh(), self._fresh()
-            lines += [f"  {wanted} = and i32 {members}, {alive}",
-                      f"  {inverse} = xor i32 {arrived}, -1",
-                      f"  {missing} = and i32 {wanted}, {inverse}"]
-            on = self._new_label()
+            arrived = self._get("arrived", site, lines)
+            missing, on = self._missing(site, arrived, lines), self._new_label()
             self._branch(f"icmp eq i32 {missing}, 0", on, "dispatch", lines)
             lines.append(f"{on}:")
             self._set("arrived", site, "0", lines)
@@ -396,6 +384,22 @@ class _Function:
             lines.append(f"  ret i32 {2 + 2 * number}")
         return lines
 
+    def _missing(self, site: int, arrived: str, lines: list[str]) -> str:
+        """The lanes that are alive and have not come to a meeting to which they belong."""
+        last = self.program.blocks[self.sites[site]].instructions[-1]
+        if last.name == "BSYNC":
+            register = BARRIER + last.operand("B16").number
+            self.scalars.add(register)
+            members = self._state(register, lines)
+        else:
+            members = self._get("members", site, lines)
+        alive = self._state(ALIVE, lines)
+        wanted, inverse, missing = self._fresh(), self._fresh(), self._fresh()
+        lines += [f"  {wanted} = and i32 {members}, {alive}",
+                  f"  {inverse} = xor i32 {arrived}, -1",
+                  f"  {missing} = and i32 {wanted}, {inverse}"]
+        return missing
+
     def _dispatcher(self) -> list[str]:
         """Takes the first place where lanes are to go on."""
         lines = ["dispatch:", *self._budget(0, "look"), "look:"]
@@ -407,35 +411,20 @@ class _Function:
             self._set("waiting", self.places[start], "0", lines)
             self._put(EXEC, lanes, lines)
             lines += [f"  br label %{self._enter(start)}", f"{on}:"]
-        for name, array, starts in (("meet", "arrived", self.sites),
-                                    ("stop", "stopped", self.barriers)):
-            for number, start in enumerate(starts):
-                lanes, on = self._get(array, number, lines), self._new_label()
-                ready, test = self._ready(array, number, start, lanes, lines)
-                lines.append(f"  {ready} = {test}")
-                lines += [f"  br i1 {ready}, label %{name}{number}, label %{on}", f"{on}:"]
+        for site in range(len(self.sites)):
+            arrived = self._get("arrived", site, lines)
+            missing, on = self._missing(site, arrived, lines), self._new_label()
+            some, complete, ready = self._fresh(), self._fresh(), self._fresh()
+            lines += [f"  {some} = icmp ne i32 {arrived}, 0",
+                      f"  {complete} = icmp eq i32 {missing}, 0",
+                      f"  {ready} = and i1 {some}, {complete}",
+                      f"  br i1 {ready}, label %meet{site}, label %{on}", f"{on}:"]
+        for number in range(len(self.barriers)):
+            stopped, alive = self._get("stopped", number, lines), self._state(ALIVE, lines)
+            on = self._new_label()
+            self._branch(f"icmp eq i32 {stopped}, {alive}", f"stop{number}", on, lines)
+            lines.append(f"{on}:")
         return [*lines, "  br label %exhausted"]
-
-    def _ready(
-        self, array: str, number: int, start: int, lanes: str, lines: list[str]
-    ) -> tuple[str, str]:
-        """Whether lanes wait that need not wait any longer."""
-        alive = self._state(ALIVE, lines)
-        if array == "stopped":
-            return self._fresh(), f"icmp eq i32 {lanes}, {alive}"
-        last = self.program.blocks[start].instructions[-1]
-        members = (
-            self._state(BARRIER + last.operand("B16").number, lines) if last.name == "BSYNC"
-            else self._get("members", number, lines)
-        )
-        wanted, inverse, missing = self._fresh(), self._fresh(), self._fresh()
-        some, none_missing = self._fresh(), self._fresh()
-        lines += [f"  {wanted} = and i32 {members}, {alive}",
-                  f"  {inverse} = xor i32 {lanes}, -1",
-                  f"  {missing} = and i32 {wanted}, {inverse}",
-                  f"  {some} = icmp ne i32 {lanes}, 0",
-                  f"  {none_missing} = icmp eq i32 {missing}, 0"]
-        return self._fresh(), f"and i1 {some}, {none_missing}"
 
     def _enter(self, target: int) -> str:
         """Where the lanes of EXEC begin a block, in whichever copy is right for them."""

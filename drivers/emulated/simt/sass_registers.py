@@ -57,7 +57,7 @@ class SassRegisters(Access):
         super().__init__(exec_full=exec_full, wave_size=32)
         self.slots = slots
         self.patterns, self.groups = {}, {}
-        self._guards: dict[tuple[str, bool], Value] = {}
+        self._guards: dict[str, Value] = {}
         self.uniform_guard: Value | None = None
         self.bases: dict[str, tuple[Value, Value, Value]] = {}
         """Of addresses, by their text: the first lane's, the distances from it (u32), and whether
@@ -92,7 +92,7 @@ class SassRegisters(Access):
             self.uniform_guard = self.predicate(guard)
             return
         lanes = self.predicate(guard)
-        key = (lanes.text, False)
+        key = lanes.text
         if key not in self._guards:
             self._guards[key] = lanes if self.exec_full else lanes & self.mask(EXEC)
         self.guard = self._guards[key]
