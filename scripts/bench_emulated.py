@@ -280,7 +280,7 @@ def wave_instructions(seconds: float) -> tuple[float, int]:
     from drivers.system import RealSystem
 
     n = 1 << 18
-    loaded, engine = Loaded(fma(n), [(n,)] * 3), Engine(RealSystem(), threads=1)
+    loaded, engine = Loaded(fma(n), [(n,)] * 3), Engine(RealSystem(), threads=1, eager=True)
     assert engine.run(loaded.dispatch) is None
     counted = [i for i in loaded.instructions(engine) if i.format != "SOPP"]
     grid, block = loaded.dispatch.grid, loaded.dispatch.block
@@ -299,7 +299,7 @@ def translation() -> float:
     from drivers.emulated.simt.engine import Engine
     from drivers.system import RealSystem
 
-    engine = Engine(RealSystem())
+    engine = Engine(RealSystem(), eager=True)
     first = Loaded(fma(64), [(64,)] * 3)
     assert engine.run(first.dispatch) is None  # the helpers are compiled here
     spent_s, count = 0.0, 0

@@ -10,7 +10,8 @@ Board = TypeVar("Board")
 
 # What may follow an option's name and '='; None for an option that is a word alone.
 Check = Callable[[str], bool] | None
-SEED: Check = str.isdecimal
+COMMON: dict[str, Check] = {"seed": str.isdecimal, "eager": None}
+"""The options of every vendor's boards."""
 
 
 class Description(NamedTuple, Generic[Board]):
@@ -23,6 +24,11 @@ class Description(NamedTuple, Generic[Board]):
     def seed(self) -> int | None:
         """What fixes the order of the engines."""
         return int(self.options["seed"]) if "seed" in self.options else None
+
+    @property
+    def eager(self) -> bool:
+        """Whether machine code is translated well at once, not only what runs often."""
+        return "eager" in self.options
 
 
 def read(

@@ -150,7 +150,8 @@ class EmulatedSystem(StackedSystem):
 
     `description` names them: 'gfx1100', 'gfx1100,gfx1201', 'gfx1100*2'; 'gfx1100,seed=7' runs the
     engines one at a time, in an order that the number fixes; with 'strict' GPUs have caches, and
-    who forgets to write back or to invalidate them sees what was before. The board process starts
+    who forgets to write back or to invalidate them sees what was before; with 'eager' kernels are
+    translated well before they have turned out to be used often. The board process starts
     with the first node that is opened, and ends with `shut_down`, with this object, or with the
     program, however that ends. When the last node is closed, what the program had goes.
     """

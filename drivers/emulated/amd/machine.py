@@ -11,10 +11,10 @@ from drivers.emulated.amd.boards import BOARDS
 from drivers.emulated.amd.kfd import KfdFile, RenderFile
 from drivers.emulated.amd.process import KfdProcess
 from drivers.emulated.amd.topology import Gpu
-from drivers.emulated.description import SEED
+from drivers.emulated.description import COMMON
 from drivers.emulated.model import Model, OpenFile, open_text
 
-OPTIONS = {"seed": SEED, "strict": None, "small_bar": None}
+OPTIONS = {**COMMON, "strict": None, "small_bar": None}
 
 
 class Description(NamedTuple):
@@ -23,6 +23,7 @@ class Description(NamedTuple):
     gpus: list[Gpu]
     seed: int | None = None
     strict: bool = False
+    eager: bool = False
 
 
 def parse(description: str) -> Description:
@@ -30,7 +31,7 @@ def parse(description: str) -> Description:
     said = description_of.read(description, BOARDS, OPTIONS)
     large_bar = "small_bar" not in said.options
     gpus = [Gpu(index, board, large_bar) for index, board in enumerate(said.boards)]
-    return Description(gpus, said.seed, "strict" in said.options)
+    return Description(gpus, said.seed, "strict" in said.options, said.eager)
 
 
 class Machine(Model):
@@ -38,8 +39,8 @@ class Machine(Model):
 
     def __init__(self, description: str, bell: int, program: int) -> None:
         self.log: list[str] = []
-        self.gpus, seed, strict = parse(description)
-        self.process = KfdProcess(self.gpus, self.log, bell, program, seed, strict)
+        self.gpus, seed, strict, eager = parse(description)
+        self.process = KfdProcess(self.gpus, self.log, bell, program, seed, strict, eager)
         self._files = topology.files(self.gpus)
 
     def open(self, path: str, flags: int) -> OpenFile:

@@ -49,9 +49,9 @@ class KfdProcess:
 
     def __init__(
         self, gpus: list[Gpu], log: list[str], bell: int, program: int, seed: int | None,
-        strict: bool = False,
+        strict: bool = False, eager: bool = False,
     ) -> None:
-        self.gpus, self.log, self.strict = gpus, log, strict
+        self.gpus, self.log, self.strict, self.eager = gpus, log, strict, eager
         self.system = RealSystem()
         self.native = Native(self.system, map_bell(bell))
         self.backings = [Backing(f"renderD{gpu.render_minor}") for gpu in gpus]
@@ -148,7 +148,7 @@ class KfdProcess:
             if self.translator is None:
                 from drivers.emulated.simt.engine import Engine as Translator
 
-                self.translator = Translator(self.system, self.schedule.threads)
+                self.translator = Translator(self.system, self.schedule.threads, self.eager)
             return self.translator
 
     def stop(self, queue_id: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -250,9 +249,8 @@ class ComputeObject:
         schedule = self.channel.schedule
         for first, end in schedule.slices(count):
             schedule.step(self.channel, f"blocks {first} to {end - 1}")
-            part = dataclasses.replace(launch, groups=(first, end))
             try:
-                fault = simt.run(self.channel.process.simt(), part)
+                fault = simt.run(self.channel.process.simt(), launch, (first, end))
             except (UnknownInstruction, TranslationFailed) as unknown:
                 raise BadPacket(str(unknown)) from unknown
             if fault is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from drivers.emulated import description as description_of
-from drivers.emulated.description import SEED
+from drivers.emulated.description import COMMON
 from drivers.emulated.model import Model, OpenFile, open_text
 from drivers.emulated.nv.abi import DEFAULT_VERSION, VERSIONS, Abi
 from drivers.emulated.nv.boards import BOARDS, Board
@@ -17,7 +17,7 @@ from drivers.emulated.nv.rm import ControlFile, DeviceFile
 from drivers.emulated.nv.uvm import UvmFile
 
 PROC = "/proc/driver/nvidia"
-OPTIONS = {"seed": SEED, "driver": VERSIONS.__contains__, "container": None}
+OPTIONS = {**COMMON, "driver": VERSIONS.__contains__, "container": None}
 
 
 class Description(NamedTuple):
@@ -27,6 +27,7 @@ class Description(NamedTuple):
     seed: int | None
     version: str
     container: bool
+    eager: bool
 
 
 def parse(description: str) -> Description:
@@ -36,7 +37,7 @@ def parse(description: str) -> Description:
     """
     said = description_of.read(description, BOARDS, OPTIONS)
     version = said.options.get("driver", DEFAULT_VERSION)
-    return Description(said.boards, said.seed, version, "container" in said.options)
+    return Description(said.boards, said.seed, version, "container" in said.options, said.eager)
 
 
 class Machine(Model):
@@ -47,7 +48,8 @@ class Machine(Model):
         said = parse(description)
         self.gpus = [Gpu(index, board) for index, board in enumerate(said.boards)]
         self.process = NvProcess(
-            self.gpus, self.log, bell, program, said.seed, Abi(said.version), said.container
+            self.gpus, self.log, bell, program, said.seed, Abi(said.version), said.container,
+            said.eager,
         )
         self._files = _files(self.gpus, said.version)
 

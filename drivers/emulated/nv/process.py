@@ -40,9 +40,10 @@ class NvProcess:
 
     def __init__(
         self, gpus: list[Gpu], log: list[str], bell: int, program: int, seed: int | None,
-        abi: Abi, container: bool = False,
+        abi: Abi, container: bool = False, eager: bool = False,
     ) -> None:
         self.gpus, self.log, self.abi, self.container = gpus, log, abi, container
+        self.eager = eager
         self.system = RealSystem()
         self.native = Native(self.system, map_bell(bell))
         self.backing = Backing("nvidia")
@@ -127,7 +128,7 @@ class NvProcess:
             if self.translator is None:
                 from drivers.emulated.simt.engine import Engine as Translator
 
-                self.translator = Translator(self.system, self.schedule.threads)
+                self.translator = Translator(self.system, self.schedule.threads, self.eager)
             return self.translator
 
     def reset(self) -> None:

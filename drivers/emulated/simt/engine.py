@@ -16,6 +16,7 @@ from compiler.llvm import host_target
 from drivers.cpu.host import thread_count
 from drivers.emulated.simt import jit, layout, patterns, runner
 from drivers.emulated.simt.architecture import Architecture, architecture
+from drivers.emulated.simt.jit import Effort
 from drivers.emulated.simt.program import Program, read_program
 from drivers.emulated.simt.workers import Workers
 from drivers.system import System
@@ -26,6 +27,8 @@ LOOP_BUDGET = 1 << 28
 
 _ACCESS = {1: "read", 2: "write", 3: "atomic", 4: "execute"}
 _THREADED_WAVES = 64
+WORTHWHILE = 1 << 16
+"""Waves of a kernel, and their backward jumps, from which on its quicker version pays."""
 _MEMORIES = 64  # that are kept in order
 
 
@@ -57,7 +60,7 @@ class Dispatch(NamedTuple):
     entry: int
     """Guest address of the first instruction."""
     scalars: tuple[int, ...]
-    """The initial scalar registers from s0 on (user data)."""
+    """The initial scalar registers from s0 on (user data), of 32 bits without sign."""
     group_ids: tuple[int, int, int]
     """Which scalar registers receive the workgroup's x, y, z; −1 for none. Where y and z have the
     same, z is its upper half."""
@@ -111,7 +114,10 @@ class _Kernel:
     kinds: list[tuple[int, int]]
     """(pc, kind) of each slot."""
     has_barrier: bool
-    versions: dict[bool, int]
+    versions: dict[tuple[bool, Effort], int]
+    """Addresses of host code: for waves with all their lanes or for any, and how well it is."""
+    work: int = 0
+    """Its waves and their backward jumps so far."""
 
     @property
     def state_bytes(self) -> int:
@@ -169,12 +175,14 @@ class _Context:
 class Engine:
     """Translates and runs dispatches; safe to be used by several threads.
 
-    `threads` native threads share a dispatch that is large enough.
+    `threads` native threads share a dispatch that is large enough. `eager`: kernels are translated
+    well at once, not only when they have turned out to be used.
     """
 
-    def __init__(self, system: System, threads: int | None = None) -> None:
+    def __init__(self, system: System, threads: int | None = None, eager: bool = False) -> None:
         self.system = system
         self.threads = threads or thread_count()
+        self.worthwhile = 0 if eager else WORTHWHILE
         self.kernels: dict[tuple[int, str, int], list[_Kernel]] = {}
         self._lock = threading.Lock()
         self._functions: list[int] = []
@@ -196,7 +204,7 @@ class Engine:
             parts = [patterns.text(), runner.text(host_target().arch), _table(names)]
             return "\n".join(parts)
 
-        image, offset = jit.compile_cached(b"helpers", "export", make, short=False)
+        image, offset = jit.compile_cached(b"helpers", "export", make, Effort.ALL)
         base = jit.map_code(self.system, image)
         export = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint32)(base + offset)
         functions = [int(export(i)) for i in range(len(names))]
@@ -234,18 +242,30 @@ class Engine:
         known.append(kernel)
         return kernel
 
-    def _version(self, kernel: _Kernel, all_lanes: bool) -> int:
-        """The address of the host code for full or for partial waves."""
-        address = kernel.versions.get(all_lanes)
+    def _version(self, kernel: _Kernel, all_lanes: bool, effort: Effort) -> int:
+        """The address of the host code for waves with all their lanes, or for any."""
+        address = kernel.versions.get((all_lanes, effort))
         if address is None:
             image, offset = jit.compile_cached(
                 kernel.digest + bytes([all_lanes]), "wave",
                 lambda: kernel.architecture.translate(
                     kernel.program, kernel.wave_size, kernel.slots, all_lanes
                 ),
+                effort,
             )
-            address = kernel.versions[all_lanes] = jit.map_code(self.system, image) + offset
+            address = jit.map_code(self.system, image) + offset
+            kernel.versions[all_lanes, effort] = address
         return address
+
+    def _versions(self, kernel: _Kernel, waves: int, full: bool, tail: bool) -> tuple[int, int]:
+        """Host code for full and for partial waves; 0 where there are none such."""
+        if kernel.work + waves < self.worthwhile:
+            address = self._version(kernel, False, Effort.NONE)
+            return address, address
+        return (
+            self._version(kernel, True, Effort.SHORT) if full else 0,
+            self._version(kernel, False, Effort.SHORT) if tail else 0,
+        )
 
     # ---- dispatch ----
     def run(self, dispatch: Dispatch) -> Fault | None:
@@ -264,12 +284,11 @@ class Engine:
             if not threads or groups <= 0:
                 return None
             waves, rest = -(-threads // lanes), threads % lanes
-            full = self._version(kernel, True) if threads >= lanes else 0
-            tail = self._version(kernel, False) if rest else 0
+            full, tail = self._versions(kernel, groups * waves, threads >= lanes, bool(rest))
             ids = self._thread_ids(dispatch.block, dispatch.thread_ids, lanes)
             helpers_count = min(self.threads, groups) if groups * waves >= _THREADED_WAVES else 1
             contexts = [self._take() for _ in range(helpers_count)]
-        scalars = array("I", (s & 0xFFFFFFFF for s in dispatch.scalars or (0,)))
+        scalars = array("I", dispatch.scalars or (0,))
         ranges = self._memory(dispatch.memory).ranges
         job = ctypes.create_string_buffer(layout.JOB_BYTES)
         wave_bytes = _scratch_of_a_wave(dispatch)
@@ -290,6 +309,7 @@ class Engine:
         ]
         self._carry_out(addresses)
         fault = next((f for f in (_fault(a, dispatch) for a in addresses) if f), None)
+        kernel.work += groups * waves * (1 + max(_jumps(a, dispatch) for a in addresses))
         with self._lock:
             self._idle.extend(contexts)
         return fault
@@ -404,6 +424,12 @@ def _describe(
 
 def _scratch_of_a_wave(dispatch: Dispatch) -> int:
     return (dispatch.scratch_bytes * dispatch.wave_size + 63) & ~63
+
+
+def _jumps(context: int, dispatch: Dispatch) -> int:
+    """The backward jumps of the last wave that a thread has run."""
+    left = ctypes.c_int64.from_address(context + layout.CONTEXT_BUDGET).value
+    return max(0, dispatch.loop_budget - left)
 
 
 def _fault(context: int, dispatch: Dispatch) -> Fault | None:

@@ -1,13 +1,14 @@
 """From LLVM IR to host machine code in executable memory, kept on disk between processes.
 
-Not `compiler.llvm`: translated code is long and runs through a short list of passes, since
-translation, not execution, is what emulation mostly costs.
+Translated code is long, and translation, not execution, is what emulation mostly costs. So only
+what is used over and over gets all of the compiler's passes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import enum
 import functools
 import hashlib
 from collections.abc import Callable
@@ -21,8 +22,16 @@ from compiler.llvm import compile_ir, host_target, version
 from drivers.emulated.simt.instruction import TranslationFailed
 from drivers.system import MAP_ANONYMOUS, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE, System
 
-CODE_LEVEL = 1
-"""LLVM's level for instruction selection. 0 runs up to twice as long, 2 gains nothing."""
+
+class Effort(enum.Enum):
+    """What is done to make code quick."""
+
+    NONE = "none"
+    """No passes, and instructions selected the fast way: for what runs a few times."""
+    SHORT = "short"
+    """A short list of passes. A higher level of selection would gain nothing."""
+    ALL = "all"
+    """As a kernel of the processor (`compiler.llvm`)."""
 
 
 @functools.cache
@@ -35,17 +44,17 @@ def _sources() -> str:
 
 
 @functools.cache
-def _machine() -> Any:
+def _machine(level: int) -> Any:
     import llvmlite.binding as llvm
 
     target = host_target()  # readies LLVM too
     return llvm.Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=target.features, opt=CODE_LEVEL, reloc="pic",
+        cpu=target.cpu, features=target.features, opt=level, reloc="pic",
         codemodel="default",
     )
 
 
-def _optimise(module: Any) -> None:
+def _optimise(module: Any, machine: Any) -> None:
     import llvmlite.binding as llvm
 
     passes = llvm.create_new_module_pass_manager()
@@ -55,16 +64,16 @@ def _optimise(module: Any) -> None:
     passes.add_sccp_pass()
     passes.add_aggressive_dce_pass()
     passes.add_simplify_cfg_pass()
-    passes.run(module, llvm.create_pass_builder(_machine(), llvm.create_pipeline_tuning_options(1)))
+    passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(1)))
 
 
-def compile_text(text: str, entry: str, short: bool = True) -> tuple[bytes, int]:
-    """The machine code of IR text and the offset of `entry` in it; `short` takes the short list."""
+def compile_text(text: str, entry: str, effort: Effort) -> tuple[bytes, int]:
+    """The machine code of IR text and the offset of `entry` in it."""
     import llvmlite.binding as llvm
 
-    if not short:
+    if effort is Effort.ALL:
         return _linked(compile_ir(text, host_target()), entry)
-    machine = _machine()
+    machine = _machine(0 if effort is Effort.NONE else 1)
     try:
         module = llvm.parse_assembly(text, llvm.create_context())
         module.triple = machine.triple
@@ -74,7 +83,8 @@ def compile_text(text: str, entry: str, short: bool = True) -> tuple[bytes, int]
         raise TranslationFailed(
             f"LLVM does not accept the translation: {error}", operation="translate"
         ) from error
-    _optimise(module)
+    if effort is Effort.SHORT:
+        _optimise(module, machine)
     return _linked(bytes(machine.emit_object(module)), entry)
 
 
@@ -86,19 +96,19 @@ def _linked(object: bytes, entry: str) -> tuple[bytes, int]:
 
 
 def compile_cached(
-    digest: bytes, entry: str, make: Callable[[], str], short: bool = True
+    digest: bytes, entry: str, make: Callable[[], str], effort: Effort
 ) -> tuple[bytes, int]:
-    """`compile_text(make(), entry)`, or what an earlier process got for the same digest."""
+    """`compile_text(make(), entry, effort)`, or what an earlier process got for the same digest."""
     target = host_target()
     name = hashlib.blake2b(digest_size=16)
-    for part in (_sources(), repr(target), version(), entry):
+    for part in (_sources(), repr(target), version(), entry, effort.value):
         name.update(part.encode() + b"\0")
     name.update(digest)
     key = name.hexdigest()
     kept = cache.get(key)
     if kept is not None:
         return kept.image, kept.entry
-    image, offset = compile_text(make(), entry, short)
+    image, offset = compile_text(make(), entry, effort)
     with contextlib.suppress(OSError):
         cache.put(key, CodeObject("simt", target.arch, image, offset, (), (1, 1, 1)))
     return image, offset

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -46,39 +47,43 @@ class Launch:
     """Generic addresses from here on, 16 MiB of them, are shared memory."""
     local_window: int = 0
     """Generic addresses from here on, 16 MiB of them, are the thread's local memory."""
-    groups: tuple[int, int] | None = None
-    """The first block and the end of those to be run, in the order x, y, z; None for all."""
     loop_budget: int = LOOP_BUDGET
     end_address: int = 0
     """Of a 32-bit word: once it is not 0 no more blocks are begun. 0: none."""
 
+    @functools.cached_property
+    def dispatch(self) -> Dispatch:
+        """What the translator is told: the launch's state as a warp's first scalar registers.
 
-def run(engine: Engine, launch: Launch) -> Fault | None:
-    """Runs a grid to its end, or tells why it ended early. Raises UnknownInstruction."""
-    return engine.run(_dispatch(launch))
+        Raises UnknownInstruction.
+        """
+        scalars = [0] * sass_registers.PREDICATE
+        for number, bank in self.constant_banks.items():
+            if number >= sass_registers.BANKS:
+                raise UnknownInstruction(
+                    f"Constant bank {number} is beyond the {sass_registers.BANKS} modelled.",
+                    operation="launch",
+                )
+            first = sass_registers.BANK + sass_registers.BANK_REGISTERS * number
+            scalars[first : first + 3] = [
+                bank.address & 0xFFFFFFFF, bank.address >> 32, bank.size_bytes
+            ]
+        for n, window in enumerate((self.shared_window, self.local_window)):
+            at = sass_registers.WINDOWS + 2 * n
+            scalars[at : at + 2] = [window & 0xFFFFFFFF, window >> 32]
+        x = sass_registers.BLOCK_ID
+        return Dispatch(
+            entry=self.entry, scalars=tuple(scalars), group_ids=(x, x + 1, x + 2),
+            block=self.block, grid=self.grid, memory=self.memory,
+            thread_ids="separate", gfx=self.architecture, wave_size=32,
+            lds_bytes=self.shared_bytes, scratch_bytes=self.local_bytes,
+            loop_budget=self.loop_budget, end_address=self.end_address,
+        )
 
 
-def _dispatch(launch: Launch) -> Dispatch:
-    """What the translator is told: the launch's state as a warp's first scalar registers."""
-    scalars = [0] * sass_registers.PREDICATE
-    for number, bank in launch.constant_banks.items():
-        if number >= sass_registers.BANKS:
-            raise UnknownInstruction(
-                f"Constant bank {number} is beyond the {sass_registers.BANKS} that are modelled.",
-                operation="launch",
-            )
-        first = sass_registers.BANK + sass_registers.BANK_REGISTERS * number
-        scalars[first : first + 3] = [
-            bank.address & 0xFFFFFFFF, bank.address >> 32, bank.size_bytes
-        ]
-    for n, window in enumerate((launch.shared_window, launch.local_window)):
-        at = sass_registers.WINDOWS + 2 * n
-        scalars[at : at + 2] = [window & 0xFFFFFFFF, window >> 32]
-    x = sass_registers.BLOCK_ID
-    return Dispatch(
-        entry=launch.entry, scalars=tuple(scalars), group_ids=(x, x + 1, x + 2),
-        block=launch.block, grid=launch.grid, memory=launch.memory, groups=launch.groups,
-        thread_ids="separate", gfx=launch.architecture, wave_size=32,
-        lds_bytes=launch.shared_bytes, scratch_bytes=launch.local_bytes,
-        loop_budget=launch.loop_budget, end_address=launch.end_address,
-    )
+def run(engine: Engine, launch: Launch, groups: tuple[int, int]) -> Fault | None:
+    """Runs blocks of a grid, `groups` the first and the end of them in the order x, y, z.
+
+    Returns why they ended early, if they did. Raises UnknownInstruction.
+    """
+    return engine.run(launch.dispatch._replace(groups=groups))

@@ -127,7 +127,7 @@ def _compile(text: str, attributes: str, level: int, target: Target) -> Kernel:
 
 @functools.cache
 def engine() -> Engine:
-    return Engine(RealSystem())
+    return Engine(RealSystem(), eager=True)
 
 
 def arguments(*values) -> bytes:

@@ -53,8 +53,9 @@ print("all equal on", Tensor(a).device)
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_tensor_programs_have_numpys_results(arch: str) -> None:
+    variables = {**os.environ, "NV": "1", "EMULATE": f"{arch},eager"}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], check=False, capture_output=True, text=True, timeout=600,
-        env={**os.environ, "NV": "1", "EMULATE": arch}, cwd=Path(__file__).resolve().parents[3],
+        env=variables, cwd=Path(__file__).resolve().parents[3],
     )
     assert done.stdout.strip() == "all equal on NV", done.stdout + done.stderr

@@ -191,7 +191,7 @@ def results(gfx: str, bits: int, folder: Path) -> dict[str, list[int]]:
     ranges = [MemoryRange(entry, entry + len(code) + 256)]
     ranges += [MemoryRange(ctypes.addressof(m), ctypes.addressof(m) + ctypes.sizeof(m))
                for m in (out, *sources)]  # fmt: skip
-    engine = Engine(RealSystem(), threads=1)
+    engine = Engine(RealSystem(), threads=1, eager=True)
     dispatch = Dispatch(
         entry=entry, scalars=tuple(scalars), group_ids=(-1, -1, -1), block=(THREADS, 1, 1),
         grid=(1, 1, 1), memory=tuple(ranges), gfx=gfx,

@@ -12,6 +12,7 @@ import pytest
 from drivers.emulated.simt.architecture import architecture
 from drivers.emulated.simt.engine import Engine, MemoryRange
 from drivers.emulated.simt.instruction import UnknownInstruction
+from drivers.emulated.simt.jit import Effort
 from drivers.system import RealSystem
 from test.drivers.emulated import gpu
 
@@ -718,3 +719,24 @@ def test_threads_share_a_large_dispatch_and_end_with_the_engine():
     assert len(os.listdir("/proc/self/task")) == len(before) + 3
     engine.close()
     assert os.listdir("/proc/self/task") == before
+
+
+@pytest.mark.parametrize("kernel", [ADD, COLLATZ], ids=["no loop", "loop"])
+def test_kernels_that_turn_out_to_be_used_are_translated_well(kernel):
+    engine = Engine(RealSystem(), threads=1)
+    engine.worthwhile = 40
+    n = 200  # three waves of 64 lanes or six of 32, and one that lacks some
+    start = np.arange(1, n + 1, dtype=np.float32 if kernel is ADD else np.int32)
+    given = (start, start, n) if kernel is ADD else (start, n)
+    compiled, results, versions = gpu.compile_kernel(kernel), [], []
+    for _ in range(12):
+        out = np.zeros(n, start.dtype)
+        assert gpu.launch(compiled, (1, 1, 1), (n, 1, 1), out, *given, on=engine) is None
+        results.append(out)
+        ((known,),) = engine.kernels.values()
+        versions.append({effort for _, effort in known.versions})
+    assert results[0].any()
+    assert all(np.array_equal(out, results[0]) for out in results)
+    assert versions[0] == {Effort.NONE}
+    assert versions[-1] == set(Effort) - {Effort.ALL}
+    assert versions[1] == versions[0 if kernel is ADD else -1], "a loop counts as much as waves"
