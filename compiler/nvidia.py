@@ -41,8 +41,8 @@ ARCHITECTURES = {
     "sm_75": Architecture(48, 32, 6144, 72),  # Turing
     "sm_80": Architecture(48, 128, 40960, 108),  # Ampere, GA100
     "sm_86": Architecture(48, 64, 6144, 84),
-    "sm_89": Architecture(48, 64, 73728, 128),  # Ada
-    "sm_90": Architecture(48, 128, 51200, 132),  # Hopper
+    "sm_89": Architecture(48, 64, 73728, 128, 84),  # Ada
+    "sm_90": Architecture(48, 128, 51200, 132, 84),  # Hopper
     "sm_100": Architecture(48, 128, 126976, 148, 86),  # Blackwell
     "sm_120": Architecture(48, 64, 98304, 170, 87),
 }

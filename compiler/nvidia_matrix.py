@@ -5,8 +5,8 @@ Lanes stand in groups of four: `lane // 4` counts rows of A and C and columns of
 lies along the other axis.
 
 Along the depth A and B may have any common order, because a sum has none. So where the tables give
-a lane of f16 and int8 two stretches of the depth that lie apart, it has one of twice the length
-here, which is one load.
+a lane of f16 and 8-bit types two stretches of the depth that lie apart, it has one of twice the
+length here, which is one load.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from compiler.matrix import Digit, Fragment, MatrixUnit, Positions
 _GROUP, _LANE = Digit(4, 8, 1), 4
 _F16, _BF16, _F32 = dtypes.float16, dtypes.bfloat16, dtypes.float32
 _I8, _U8 = dtypes.int8, dtypes.uint8
-_NAMES = {_F16: "f16", _BF16: "bf16", _F32: "tf32", _I8: "s8", _U8: "u8"}
+_E4M3, _E5M2 = dtypes.fp8s
+_NAMES = {
+    _F16: "f16", _BF16: "bf16", _F32: "tf32", _E4M3: "e4m3", _E5M2: "e5m2", _I8: "s8", _U8: "u8",
+}
 
 
 def _mma(inputs: DType, depth: int, rows: int = 16) -> MatrixUnit:
@@ -61,9 +64,11 @@ def mma_statement(unit: MatrixUnit, places: list[str]) -> str:
 
 
 _AMPERE = (_mma(_F16, 16), _mma(_BF16, 16), _mma(_I8, 32), _mma(_U8, 32))
+_ADA = (*_AMPERE, _mma(_E4M3, 32), _mma(_E5M2, 32))
 MATRIX_UNITS: dict[str, tuple[MatrixUnit, ...]] = {
     "sm_75": (_mma(_F16, 8), _mma(_I8, 16, rows=8), _mma(_U8, 16, rows=8)),
-    **dict.fromkeys(("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"), _AMPERE),
+    **dict.fromkeys(("sm_80", "sm_86"), _AMPERE),
+    **dict.fromkeys(("sm_89", "sm_90", "sm_100", "sm_120"), _ADA),
 }
 """By architecture."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from compiler.dtype import DType, dtypes
+from compiler.dtype import DType, dtypes, round_to
 from compiler.ir import Node, Op
 from compiler.linear import LinearKernel
 from compiler.matrix import Fragment
@@ -18,6 +18,7 @@ NUMPY = {
     "bool": np.bool_, "int8": np.int8, "uint8": np.uint8, "int16": np.int16, "uint16": np.uint16,
     "int32": np.int32, "uint32": np.uint32, "int64": np.int64, "uint64": np.uint64,
     "float16": np.float16, "bfloat16": np.float32, "float32": np.float32, "float64": np.float64,
+    "float8_e4m3fn": np.float32, "float8_e5m2": np.float32,
     "index": np.int64,
 }  # fmt: skip
 
@@ -30,7 +31,7 @@ BINARY = {
 }  # fmt: skip
 
 
-# bfloat16 values are kept in float32, of which they are a part.
+# bfloat16 and 8-bit floats are kept in float32, of which they are a part.
 
 
 def numpy_type(dtype: DType) -> Any:
@@ -166,6 +167,17 @@ def to_bfloat16(values: np.ndarray) -> np.ndarray:
     return (rounded & np.uint32(0xFFFF0000)).view(np.float32)
 
 
+def narrowed(values: np.ndarray, dtype: DType) -> np.ndarray:
+    """Values as a type holds them that NumPy has not; others as they are."""
+    if dtype is dtypes.bfloat16:
+        return to_bfloat16(values)
+    if dtype in dtypes.fp8s:
+        return np.array([round_to(float(v), dtype) for v in values.flat], np.float32).reshape(
+            values.shape
+        )
+    return values
+
+
 @functools.cache
 def elements(fragment: Fragment, lanes: int) -> tuple[np.ndarray, np.ndarray]:
     """Row and column of the element at [lane, item]."""
@@ -230,8 +242,7 @@ class _ThreadedBlock(_Block):
                     self.values[node] = (
                         value.astype(kind) if node.op is Op.CAST else value.view(kind)
                     )
-                if node.dtype is dtypes.bfloat16:
-                    self.values[node] = to_bfloat16(self.values[node])
+                self.values[node] = narrowed(self.values[node], node.dtype)
             case _:
                 super().step(node)
 

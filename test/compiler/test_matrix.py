@@ -35,7 +35,7 @@ from compiler.matrix import MatrixUnit
 from compiler.optimise import optimise
 from compiler.plan import Plan
 from compiler.target import Target
-from test.compiler.linear_interpreter import run, to_bfloat16
+from test.compiler.linear_interpreter import narrowed, run
 from test.compiler.test_amdgpu import assign, objdump, typed
 from test.compiler.test_lower import matmul, windows
 
@@ -78,7 +78,7 @@ def random(dtype: DType, *shape: int) -> np.ndarray:
         low, high = int(dtype.min), int(dtype.max) + 1
         return numbers.integers(low, high, shape).astype(dtype.name)
     values = numbers.standard_normal(shape).astype(np.float32)
-    return to_bfloat16(values) if dtype is dtypes.bfloat16 else values.astype(np.float16)
+    return values.astype(np.float16) if dtype is F16 else narrowed(values, dtype)
 
 
 def product(

@@ -29,6 +29,7 @@ from test.compiler.test_nvidia import disassembled
 
 F16, BF16, F32 = dtypes.float16, dtypes.bfloat16, dtypes.float32
 UNITS = [(arch, unit) for arch in ("sm_75", "sm_90") for unit in MATRIX_UNITS[arch]]
+UNITS += [("sm_89", unit) for unit in MATRIX_UNITS["sm_89"] if unit.inputs in dtypes.fp8s]
 UNITS.append(("sm_90", TF32))
 EACH = pytest.mark.parametrize("arch, unit", UNITS, ids=[f"{a}-{u.name}" for a, u in UNITS])
 COMPILES = pytest.mark.skipif(bool(nvrtc.missing()), reason=nvrtc.missing() or "-")
@@ -41,7 +42,7 @@ MANUAL = {
         (g + 8 * (i // 2 % 2), 2 * t + i % 2 + 8 * (i >= 4)), 2 * t + i % 2 + 8 * (i >= 2)
     ),
     "m16n8k8.row.col.f32.tf32": lambda g, t, i: ((g + 8 * (i % 2), t + 4 * (i >= 2)), t + 4 * i),
-    "m16n8k32.row.col.s32": lambda g, t, i: (
+    "m16n8k32.row.col": lambda g, t, i: (
         (g + 8 * (i // 4 % 2), 4 * t + i % 4 + 16 * (i >= 8)), 4 * t + i % 4 + 16 * (i >= 4)
     ),
     "m8n8k16.row.col.s32": lambda g, t, i: ((g, 4 * t + i), 4 * t + i),
@@ -108,8 +109,10 @@ def test_float32_keeps_its_precision_unless_somebody_gives_it_away() -> None:
     assert found is not None and found.unit is TF32
 
 
-def test_bfloat16_has_no_unit_on_turing() -> None:
+def test_bfloat16_has_no_unit_on_turing_and_8_bit_floats_none_on_ampere() -> None:
     assert plan_of(product(64, 64, 64, BF16), gpu_target("sm_75")).product is None
+    for dtype in dtypes.fp8s:
+        assert plan_of(product(64, 64, 64, dtype), gpu_target("sm_86")).product is None
 
 
 INSTRUCTIONS = {
@@ -121,7 +124,18 @@ INSTRUCTIONS = {
     "m8n8k16.row.col.s32.u8.u8.s32": "IMMA.8816.U8.U8",
     "m16n8k32.row.col.s32.s8.s8.s32": "IMMA.16832.S8.S8",
     "m16n8k32.row.col.s32.u8.u8.s32": "IMMA.16832.U8.U8",
+    "m16n8k32.row.col.f32.e4m3.e4m3.f32": "QMMA.16832.F32.E4M3.E4M3",
+    "m16n8k32.row.col.f32.e5m2.e5m2.f32": "QMMA.16832.F32.E5M2.E5M2",
 }
+MATRIX_INSTRUCTION = re.compile(r"\b([HIQ]MMA\.[\w.]+)")
+
+
+def instructions(arch: str, unit: MatrixUnit, count: int) -> dict[str, int]:
+    """What the machine code of so many products has. Hopper multiplies 8-bit floats as halves, but
+    for wgmma."""
+    if arch == "sm_90" and unit.inputs in dtypes.fp8s:
+        return {"HMMA.16816.F32": 2 * count}
+    return {INSTRUCTIONS[unit.name]: count}
 
 
 @COMPILES
@@ -136,10 +150,10 @@ def test_the_instruction_is_in_the_machine_code_as_often_as_the_plan_says(
     assert plan.product is not None and plan.product.unit is unit
     known = cubin.read(code.image).kernels[code.name]
     assert known.stack_bytes == 0 and code.block == plan.block
-    found = Counter(re.findall(r"\b([HI]MMA\.[\w.]+)", disassembled(code.image, tmp_path)))
+    found = Counter(MATRIX_INSTRUCTION.findall(disassembled(code.image, tmp_path)))
     assert plan.product.shared and 512 % (plan.product.steps * unit.depth) == 0
     down, across = plan.product.tiles
-    assert found == {INSTRUCTIONS[unit.name]: down * across * plan.product.steps}
+    assert found == instructions(arch, unit, down * across * plan.product.steps)
 
 
 @COMPILES

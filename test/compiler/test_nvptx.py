@@ -25,7 +25,7 @@ from compiler.target import Target
 from test.compiler.test_amdgpu import REAL, TAKES, assign, one_op, typed
 from test.compiler.test_matrix import plan_of, product
 from test.compiler.test_nvidia import PARAMETER_BASE, disassembled, raw_disassembled
-from test.compiler.test_nvidia_matrix import EACH, INSTRUCTIONS, small
+from test.compiler.test_nvidia_matrix import EACH, MATRIX_INSTRUCTION, instructions, small
 
 pytestmark = pytest.mark.skipif(bool(nvjitlink.missing()), reason=nvjitlink.missing() or "-")
 FULL = os.environ.get("TINYHW_FULL") == "1"
@@ -117,9 +117,9 @@ def test_matrix_instructions_are_there_as_often_as_the_plan_says(
     assert plan.product is not None and plan.product.unit is unit
     code = compile_kernel(assign(value), target(arch))
     assert cubin.read(code.image).kernels[code.name].stack_bytes == 0
-    found = Counter(re.findall(r"\b([HI]MMA\.[\w.]+)", disassembled(code.image, tmp_path)))
+    found = Counter(MATRIX_INSTRUCTION.findall(disassembled(code.image, tmp_path)))
     down, across = plan.product.tiles
-    assert found == {INSTRUCTIONS[unit.name]: down * across * plan.product.steps}
+    assert found == instructions(arch, unit, down * across * plan.product.steps)
 
 
 def test_large_indices_are_64_bits_wide() -> None:

@@ -159,10 +159,13 @@ def _semantics() -> dict[str, Semantics]:
         sass_integer,
         sass_matrix,
         sass_memory,
+        sass_narrow,
     )
 
     found: dict[str, Semantics] = dict.fromkeys(NOTHING, nothing)
-    for family in (sass_integer, sass_float, sass_half, sass_memory, sass_cross, sass_matrix):
+    for family in (
+        sass_integer, sass_float, sass_narrow, sass_half, sass_memory, sass_cross, sass_matrix,
+    ):
         found |= family.SEMANTICS
     return found
 

@@ -306,33 +306,6 @@ def _half_of_long(word: Value) -> Value:
     return low.min(limit).to("f64").to("f16")
 
 
-def _f2fp(t: Translator, i: Instruction) -> None:
-    words = i.row.words
-    if ".TF32" in words:
-        if i.fields["satf"] or i.fields["relu"]:
-            raise t.refuse()
-        value = t.raw(i.operand("b"))
-        t.result(_tf32(value, bool(i.fields["f2fprnd"])))
-        return
-    if ".PACK_AB" not in words or i.fields["satf"]:
-        raise t.refuse()
-    parts = []
-    for token in "ba":
-        value = t.source(token, "f32")
-        if i.fields["relu"]:
-            value = value.fcmp("uno", value).select(value, value.max(0.0))
-        convert = brain_bits if i.fields["f2fp"] else half_bits
-        parts.append(convert(value, toward_zero=bool(i.fields["f2fprnd"])))
-    t.result(parts[0] | parts[1] << 16)
-
-
-def _tf32(bits: Value, toward_zero: bool) -> Value:
-    """float32 with 13 bits less, to the nearest, ties away from zero."""
-    nan = (bits & 0x7FFFFFFF) > 0x7F800000
-    near = bits if toward_zero else bits + 0x1000
-    return nan.select(bits, near & 0xFFFFE000)
-
-
 def half_bits(value: Value, toward_zero: bool = False) -> Value:
     """float32 → float16 in the low half of a word."""
     near = value.to("f16")
@@ -354,5 +327,5 @@ SEMANTICS: dict[str, Semantics] = {
     "FADD": _fadd, "FMUL": _fmul, "FFMA": _ffma, "DADD": _dadd, "DMUL": _dmul, "DFMA": _dfma,
     "FMNMX": _fmnmx, "FSEL": _fsel, "FSETP": _fsetp, "FSET": _fset, "DSETP": _dsetp,
     "FCHK": _fchk, "MUFU": _mufu, "FRND": _frnd, "F2F": _f2f, "F2I": _f2i, "I2F": _i2f,
-    "I2FP": _i2f, "F2FP": _f2fp,
+    "I2FP": _i2f,
 }

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from drivers.emulated.simt.sass_decode import RZ, Instruction
+from drivers.emulated.simt.sass_narrow import FLOATS, float_of
 from drivers.emulated.simt.values import Build, Value
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ class Shape:
     """What one matrix instruction multiplies."""
 
     factor: str
-    """Of A, and of B where `other` does not say: f16, bf16, tf32, f64, or i8, u8, i4, u4."""
+    """Of A, and of B where `other` does not say: f16, bf16, tf32, f64, e4m3, e5m2, or i8, u8, i4,
+    u4."""
     result: str
     """f32, f16, f64 or i32."""
     groups: int
@@ -42,9 +44,8 @@ class Shape:
     @property
     def packed(self) -> int:
         """Terms in a word."""
-        return {"f16": 2, "bf16": 2, "tf32": 1, "f64": 1}.get(self.factor) or (
-            32 // int(self.factor[1:])
-        )
+        known = {"f16": 2, "bf16": 2, "tf32": 1, "f64": 1, "e4m3": 4, "e5m2": 4}
+        return known.get(self.factor) or 32 // int(self.factor[1:])
 
     @property
     def word(self) -> str:
@@ -70,6 +71,8 @@ def _term(word: Value, type: str, place: int) -> Value:
         return (word & 0xFFFF0000 if place else word << 16).as_type("f32")
     if type == "f16":
         return (word >> 16 if place else word).to("u16").as_type("f16").to("f32")
+    if type.upper() in FLOATS:
+        return float_of(word >> 8 * place, FLOATS[type.upper()])
     width = int(type[1:])
     above = word << (32 - width * (place + 1))
     return above.as_type(f"{type[0]}32") >> (32 - width)
@@ -203,5 +206,12 @@ def _dmma(t: Translator, i: Instruction) -> None:
     _multiply(t, i, Shape("f64", "f64", 1, rows=1))
 
 
-SEMANTICS: dict[str, Semantics] = {"HMMA": _hmma, "IMMA": _imma, "DMMA": _dmma}
-"""What is not here (8-bit floats, single bits) is refused."""
+def _qmma(t: Translator, i: Instruction) -> None:
+    known = i.row.modifiers_of(i.arch)
+    names = ("qmma", "qmma_acc", "qmma_a", "qmma_b")
+    size, result, a, b = (known[name].texts[i.fields[name]].lower() for name in names)
+    _multiply(t, i, Shape(a, result, int(size[3:]) // 16, other=b))
+
+
+SEMANTICS: dict[str, Semantics] = {"HMMA": _hmma, "IMMA": _imma, "DMMA": _dmma, "QMMA": _qmma}
+"""What is not here (single bits) is refused."""

@@ -9,9 +9,13 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from compiler import cubin, nvrtc
+from compiler.code_object import CodeObject
+from drivers import open_device
+from test.drivers import kernels
 
 ARCHS = ("sm_75", "sm_89", "sm_90")
 _LINE = re.compile(r"/\*([0-9a-f]{4,})\*/\s+([^;]*?)\s*;")
@@ -60,3 +64,24 @@ def plain(text: str) -> str:
 def compiled(source: str, arch: str) -> cubin.Cubin:
     """CUDA C as a cubin, read."""
     return cubin.read(nvrtc.compile_cuda(source, arch))
+
+
+def launch(
+    board: str, source: str, arrays: list[np.ndarray], grid: int, block: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Runs the kernel `k` of CUDA C on an emulated board; its arguments are the arrays, in which
+    it leaves what it writes."""
+    monkeypatch.setenv("EMULATE", board)
+    with open_device("NV") as device:
+        params = tuple(kernels.buffer(f"p{n}") for n in range(len(arrays)))
+        image = nvrtc.compile_cuda(source, board)
+        code = CodeObject("k", board, image, 0, params, block=(block, 1, 1))
+        buffers = [device.alloc(array.nbytes) for array in arrays]
+        for buffer, array in zip(buffers, arrays, strict=True):
+            buffer.cpu_view()[: array.nbytes] = array.tobytes()
+        commands = device.compute_queue().commands()
+        commands.exec(device.load(code), tuple(buffers), (grid, 1, 1)).submit().wait(60_000)
+        for buffer, array in zip(buffers, arrays, strict=True):
+            found = np.frombuffer(bytes(buffer.cpu_view()[: array.nbytes]), array.dtype)
+            array[...] = found.reshape(array.shape)

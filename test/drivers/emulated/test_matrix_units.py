@@ -5,14 +5,15 @@ Compiler and board each have their own reading of which lane holds what; here th
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from compiler.amdgpu_matrix import MATRIX_UNITS
+from compiler import amdgpu_matrix, nvidia_matrix, nvrtc
 from compiler.compile import compile_kernel
-from compiler.dtype import dtypes
+from compiler.dtype import dtypes, float_bits
 from compiler.ir import Node, Op
 from compiler.target import Target
 from drivers import Device, open_device
@@ -20,14 +21,23 @@ from test.compiler.linear_interpreter import to_bfloat16
 from test.compiler.test_amdgpu import assign, typed
 from test.compiler.test_matrix import convolution, plan_of, product, random, wide
 
-BOARDS = ("gfx1100", "gfx1201", "gfx90a", "gfx942")
-UNITS = [(arch, unit) for arch in BOARDS for unit in MATRIX_UNITS[arch]]
+BOARDS = {
+    "AMD": ("gfx1100", "gfx1201", "gfx90a", "gfx942"), "NV": ("sm_75", "sm_89", "sm_90"),
+}
+KNOWN = amdgpu_matrix.MATRIX_UNITS | nvidia_matrix.MATRIX_UNITS
+UNITS = [
+    (arch, unit) for name, boards in BOARDS.items() for arch in boards for unit in KNOWN[arch]
+    if name == "AMD" or unit.inputs in dtypes.fp8s or os.environ.get("TINYHW_FULL") == "1"
+]
 
 
 @pytest.fixture
 def board(request, monkeypatch):
+    name = next(name for name, boards in BOARDS.items() if request.param in boards)
+    if name == "NV" and nvrtc.missing():
+        pytest.skip(nvrtc.missing())
     monkeypatch.setenv("EMULATE", request.param)
-    with open_device("AMD") as device:
+    with open_device(name) as device:
         assert device.target.arch == request.param
         yield device
 
@@ -49,9 +59,12 @@ def launched(device: Device, value: Node, arrays: list[np.ndarray], target: Targ
 
 
 def stored(array: np.ndarray, unit) -> np.ndarray:
-    """As memory holds it; bfloat16 as bits."""
+    """As memory holds it; what NumPy has no type for as bits."""
     if unit.inputs is dtypes.bfloat16:
         return (array.view(np.uint32) >> 16).astype(np.uint16)
+    if unit.inputs in dtypes.fp8s:
+        codes = [float_bits(float(value), unit.inputs) for value in array.flat]
+        return np.array(codes, np.uint8).reshape(array.shape)
     return array
 
 

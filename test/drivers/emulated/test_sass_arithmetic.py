@@ -15,9 +15,7 @@ import numpy as np
 import pytest
 
 from compiler import nvrtc
-from compiler.code_object import CodeObject
-from drivers import open_device
-from test.drivers import kernels
+from test.drivers.emulated.sass import launch
 
 pytestmark = pytest.mark.skipif(bool(nvrtc.missing()), reason=nvrtc.missing() or "-")
 BOARDS = ("sm_75", "sm_89", "sm_90") if os.environ.get("TINYHW_FULL") == "1" else ("sm_90",)
@@ -116,22 +114,11 @@ def run(board: str, type: str, expressions: list[str], values: list[np.ndarray],
         f"int i = blockIdx.x * {BLOCK} + threadIdx.x; if (i >= {count}) return;\n"
         f"S a = x[i], b = y[i], c = z[i];\n{body}}}\n"
     )
-    monkeypatch.setenv("EMULATE", board)
-    with open_device("NV") as device:
-        image = nvrtc.compile_cuda(source, board)
-        params = tuple(kernels.buffer(name) for name in ("out", "x", "y", "z"))
-        code = CodeObject("k", board, image, 0, params, block=(BLOCK, 1, 1))
-        item = np.dtype({"int": "i4", "unsigned": "u4", "long long": "i8", "float": "f4",
-                         "unsigned long long": "u8", "double": "f8"}[result])
-        out = device.alloc(len(expressions) * count * item.itemsize)
-        given = [device.alloc(array.nbytes) for array in values]
-        for buffer, array in zip(given, values, strict=True):
-            buffer.cpu_view()[: array.nbytes] = array.tobytes()
-        commands = device.compute_queue().commands()
-        grid = (-(-count // BLOCK), 1, 1)
-        commands.exec(device.load(code), (out, *given), grid).submit().wait()
-        found = np.frombuffer(bytes(out.cpu_view()), item)[: len(expressions) * count]
-        return found.reshape(len(expressions), count).copy()
+    item = {"int": "i4", "unsigned": "u4", "long long": "i8", "float": "f4",
+            "unsigned long long": "u8", "double": "f8"}[result]  # fmt: skip
+    found = np.zeros((len(expressions), count), item)
+    launch(board, source, [found, *values], -(-count // BLOCK), BLOCK, monkeypatch)
+    return found
 
 
 @pytest.mark.parametrize("board", BOARDS)
