@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-from compiler.elf_sections import ElfFile
+from compiler.elf_sections import REL, ElfFile
 from compiler.errors import MalformedObject, UnsupportedObject
 
 SIZE_LIMIT = 256 << 20
@@ -37,6 +37,12 @@ RELOCATIONS = {
     56: ((32, 32, 0),), 57: ((32, 32, 32),), 58: ((34, 47, 2),), 75: ((16, 8, 2), (34, 47, 10)),
 }  # fmt: skip
 _INSTRUCTION_BYTES = 16
+_POINTERS = (2, 4)
+"""R_CUDA_64 and R_CUDA_G64: 8 bytes of data are an address, or a generic one, which is the same."""
+VARIABLES_LIMIT = 1 << 30
+_VARIABLES = (".nv.global.init", ".nv.global")
+VARIABLE_ALIGNMENT = 256
+"""Of the sections of variables. Bytes."""
 
 
 class Attribute(IntEnum):
@@ -81,6 +87,23 @@ class Relocation(NamedTuple):
     addend: int
 
 
+class Data(NamedTuple):
+    """Bytes that the compiler made: of a constant bank, or of variables.
+
+    `pointers` are (offset, distance): 8 bytes there are the address of the variables and so much.
+    """
+
+    content: bytes
+    pointers: tuple[tuple[int, int], ...] = ()
+
+    def placed(self, variables: int) -> bytes:
+        """The bytes, where variables begin at that address."""
+        image = bytearray(self.content)
+        for offset, distance in self.pointers:
+            struct.pack_into("<Q", image, offset, variables + distance)
+        return bytes(image)
+
+
 @dataclass(frozen=True)
 class Function:
     """Code that kernels call."""
@@ -106,20 +129,22 @@ class Kernel(Function):
     """The block that the kernel must have, if it says so."""
     constants: bytes
     """Constant bank 0 as the compiler filled it: the driver's words, then room for parameters."""
-    banks: dict[int, bytes]
-    """What the compiler put into other constant banks: numbers too long for an instruction."""
-    relocated_banks: tuple[int, ...]
-    """Those of them that lack addresses, tables of functions for instance."""
+    banks: dict[int, Data]
+    """What the compiler put into other constant banks: numbers too long for an instruction, and
+    where branches and calls by register lead."""
 
 
 @dataclass(frozen=True)
 class Cubin:
-    """A cubin: its architecture (`sm_90`), kernels, functions, and constant banks of them all."""
+    """A cubin: its architecture (`sm_90`), kernels, functions, and what they all share: constant
+    banks, and variables, of which those that begin as zeros follow the others."""
 
     arch: str
     kernels: dict[str, Kernel]
     functions: dict[str, Function]
-    banks: dict[int, bytes]
+    banks: dict[int, Data]
+    variables: Data
+    variables_bytes: int
 
     def place(self, kernel: str, address: int) -> bytes:
         """A kernel's code and behind it that of functions that it calls, as it is at an address.
@@ -213,6 +238,17 @@ class _Reader:
         if ".symtab" not in self.sections:
             raise _malformed("it has no symbol table")
         self.symbols = self.file.symbols(".symtab")
+        self.variables: dict[str, int] = {}  # where their sections begin
+        self.variables_bytes = 0
+        for name in _VARIABLES:
+            if name in self.sections:
+                start = -(-self.variables_bytes // VARIABLE_ALIGNMENT) * VARIABLE_ALIGNMENT
+                self.variables[name] = start
+                self.variables_bytes = start + self.sections[name].size
+        if self.variables_bytes > VARIABLES_LIMIT:
+            raise _unsupported(
+                f"it has {self.variables_bytes} bytes of variables, more than {VARIABLES_LIMIT}"
+            )
 
     def cubin(self) -> Cubin:
         per_function: dict[str, dict[int, int]] = {}
@@ -228,7 +264,10 @@ class _Reader:
                 kernels[name] = self.kernel(name, per_function.get(name, {}))
             else:
                 functions[name] = Function(name, self.code(name), self.relocations(name))
-        return Cubin(f"sm_{self.architecture()}", kernels, functions, self.banks())
+        return Cubin(
+            f"sm_{self.architecture()}", kernels, functions, self.banks(),
+            self.placeable(_VARIABLES[0]), self.variables_bytes,
+        )
 
     def architecture(self) -> int:
         flags = int(self.file.flags)
@@ -253,28 +292,41 @@ class _Reader:
     def info(self, name: str) -> Iterator[tuple[int, bytes]]:
         return attributes(self.data(name))
 
-    def banks(self) -> dict[int, bytes]:
-        """Constant banks that belong to no kernel."""
+    def banks(self, kernel: str = "") -> dict[int, Data]:
+        """The constant banks of a kernel but for the first, or those that belong to none."""
         found = {}
         for name in self.sections:
-            number = name.removeprefix(".nv.constant")
-            if number != name and number.isdecimal() and (content := self.data(name)):
-                found[int(number)] = self.limited(name, content)
-        return found
-
-    def banks_of(self, kernel: str) -> tuple[dict[int, bytes], tuple[int, ...]]:
-        """A kernel's other constant banks, and which of them lack addresses."""
-        found, relocated = {}, []
-        for name in self.sections:
-            number = name.removeprefix(".nv.constant").partition(".")[0]
-            if name != f".nv.constant{number}.{kernel}" or number in ("", "0"):
+            number, _, owner = name.removeprefix(".nv.constant").partition(".")
+            if not name.startswith(".nv.constant") or owner != kernel or number == "0":
                 continue
             if not number.isdecimal() or int(number) >= _BANKS:
                 raise _malformed(f"{name} is no constant bank; there are {_BANKS}")
-            if f".rel{name}" in self.sections or f".rela{name}" in self.sections:
-                relocated.append(int(number))
-            found[int(number)] = self.limited(name, self.data(name))
-        return found, tuple(relocated)
+            bank = self.placeable(name)
+            if bank.content:
+                found[int(number)] = Data(self.limited(name, bank.content), bank.pointers)
+        return found
+
+    def placeable(self, name: str) -> Data:
+        """A section, with the addresses of variables that it lacks. Raises UnsupportedObject."""
+        content, pointers = self.data(name), []
+        for prefix in (".rela", ".rel"):
+            if prefix + name not in self.sections:
+                continue
+            for offset, kind, number, addend in self.file.relocations(prefix + name):
+                if number >= len(self.symbols):
+                    raise _malformed(f"symbol {number} of {len(self.symbols)}")
+                symbol, section, value = self.symbols[number]
+                if kind not in _POINTERS or section is None or section.name not in self.variables:
+                    raise _unsupported(f"{name} has a relocation of kind {kind} to {symbol}")
+                if offset + 8 > len(content):
+                    raise _malformed(f"{name} has a relocation at {offset} of {len(content)} bytes")
+                if self.sections[prefix + name].kind == REL:  # what is added stands in its place
+                    (addend,) = struct.unpack_from("<q", content, offset)
+                distance = self.variables[section.name] + value + addend
+                if not 0 <= distance <= self.variables_bytes:
+                    raise _malformed(f"{name} has an address {distance} bytes behind variables")
+                pointers.append((offset, distance))
+        return Data(content, tuple(pointers))
 
     @staticmethod
     def limited(name: str, content: bytes) -> bytes:
@@ -315,7 +367,7 @@ class _Reader:
             name, self.code(name), self.relocations(name), registers,
             values.get(Attribute.MIN_STACK_SIZE, 0), shared.size if shared is not None else 0,
             barriers, base, size, tuple(sorted(parameters)), block, constants,
-            *self.banks_of(name),
+            self.banks(name),
         )  # fmt: skip
 
     @staticmethod

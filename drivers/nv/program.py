@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from compiler import cubin
 from compiler.code_object import CodeObject
-from compiler.cubin import CODE_ALIGNMENT
+from compiler.cubin import VARIABLE_ALIGNMENT
 from compiler.errors import MalformedObject, UnsupportedObject
 from compiler.nvidia import WARP
 from drivers.encoded import SLOT_BYTES, aligned
@@ -47,14 +47,22 @@ class NvProgram(GpuProgram):
         content = _checked(generation, code, device.name)
         self.kernel = content.kernels[code.name]
         self.size_bytes = len(content.place(code.name, 0))
+        banks = content.banks | self.kernel.banks
         banks_at = aligned(self.size_bytes, _BANK_ALIGNMENT)
-        sizes = (aligned(len(bank), _BANK_ALIGNMENT) for bank in self.kernel.banks.values())
+        sizes = (aligned(len(bank.content), _BANK_ALIGNMENT) for bank in banks.values())
+        variables_at = aligned(banks_at + sum(sizes), VARIABLE_ALIGNMENT)
         self._storage = device.allocator.allocate(
-            banks_at + sum(sizes) + CODE_ALIGNMENT + _PREFETCH_BYTES
+            variables_at + content.variables_bytes + VARIABLE_ALIGNMENT + _PREFETCH_BYTES
         )
-        self.address = aligned(self._storage.address, CODE_ALIGNMENT)
+        self.address = aligned(self._storage.address, VARIABLE_ALIGNMENT)
         ctypes.memmove(self.address, content.place(code.name, self.address), self.size_bytes)
-        self._banks = self._placed_banks(self.address + banks_at)
+        variables = self.address + variables_at
+        first = content.variables.placed(variables)
+        ctypes.memmove(variables, first, len(first))
+        ctypes.memset(variables + len(first), 0, content.variables_bytes - len(first))
+        self._banks = self._placed_banks(self.address + banks_at, {
+            number: bank.placed(variables) for number, bank in banks.items()
+        })
         stack = self.kernel.stack_bytes
         self.local_bytes = (
             aligned(stack + LOCAL_RESERVED_BYTES, _LOCAL_GRANULE) if stack else 0
@@ -69,10 +77,11 @@ class NvProgram(GpuProgram):
     def __repr__(self) -> str:
         return f"<Program {self.name} at {self.address:#x}>"
 
-    def _placed_banks(self, address: int) -> dict[int, tuple[int, int]]:
+    @staticmethod
+    def _placed_banks(address: int, banks: dict[int, bytes]) -> dict[int, tuple[int, int]]:
         """Writes the banks that the compiler filled; the address and size of each."""
         found = {}
-        for number, content in self.kernel.banks.items():
+        for number, content in banks.items():
             size = aligned(len(content), _BANK_ALIGNMENT)
             ctypes.memmove(address, content.ljust(size, b"\0"), size)
             found[number] = address, size
@@ -170,8 +179,6 @@ def _checked(generation: Generation, code: CodeObject, device: str) -> cubin.Cub
             f"{content.arch}"
         )
     kernel = content.kernels[code.name]
-    if content.banks or kernel.relocated_banks:
-        raise malformed("needs constants of all kernels, or addresses in its own: not placed")
     offsets = [parameter.offset for parameter in kernel.parameters]
     if offsets != [SLOT_BYTES * i for i in range(len(code.params))]:
         raise malformed(

@@ -161,13 +161,14 @@ def test_what_nvrtc_refuses_is_an_error_with_its_words() -> None:
 # ---- the reader ----
 
 SOURCE = """__constant__ float w[7] = {1, 2, 3, 4, 5, 6, 7};
+__device__ float first = 3, many[10], *inside = &many[2];
 extern "C" __global__ void __launch_bounds__(64) k(float *a, const char *b, short c, long d) {
   __shared__ float s[100];
   float t[400];
   for (int i = 0; i < 400; i++) t[i * c % 400] = a[i];
   s[threadIdx.x] = t[c] + w[c];
   __syncthreads();
-  a[d] = s[b[0]];
+  a[d] = s[b[0]] + first + *inside;
 }"""
 
 
@@ -182,7 +183,31 @@ def test_parameters_stack_shared_memory_and_constants() -> None:
     places = [(p.offset, p.size_bytes) for p in known.parameters]
     assert places == [(0, 8), (8, 8), (16, 2), (24, 8)]
     assert known.stack_bytes >= 1600 and known.shared_bytes == 1024 + 400
-    assert struct.unpack_from("<7f", found.banks[3]) == (1, 2, 3, 4, 5, 6, 7)
+    assert struct.unpack_from("<7f", found.banks[3].content) == (1, 2, 3, 4, 5, 6, 7)
+
+
+@pytest.mark.parametrize("arch", ("sm_75", "sm_90"))
+def test_variables_and_their_addresses(arch: str) -> None:
+    """Zeros follow what begins otherwise; addresses are in a constant bank, and in variables."""
+    found = cubin.read(nvrtc.compile_cuda(SOURCE, arch))
+    address = 0x12_3456_0000
+    first = found.variables.placed(address)
+    zeros = -(-len(first) // 256) * 256
+    assert found.variables_bytes == zeros + 40
+    at = first.index(struct.pack("<f", 3))
+    (inside,) = (offset for offset, _ in found.variables.pointers)
+    assert struct.unpack_from("<Q", first, inside) == (address + zeros + 8,)
+    bank = found.banks[4].placed(address)
+    wanted = {address + at, address + inside, address + zeros}
+    assert {*struct.unpack(f"<{len(bank) // 8}Q", bank)} == wanted
+
+
+def test_an_address_that_is_not_in_the_file_is_named() -> None:
+    content = bytearray(image())
+    entry = content.index(struct.pack("<QI", 16, 2))  # of the third address in bank 4
+    struct.pack_into("<I", content, entry + 8, 77)
+    with pytest.raises(UnsupportedObject, match=r"nv\.constant4 has a relocation of kind 77 to "):
+        cubin.read(bytes(content))
 
 
 def test_a_file_of_another_kind_is_refused() -> None:

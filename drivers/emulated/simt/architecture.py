@@ -36,6 +36,9 @@ class Architecture:
     decode: Callable[[bytes, int, int], Any]
     """Of code, the offset in it, which is the pc, and the wave size."""
     flow: Callable[[Any], Flow]
+    leads: Callable[[Any, Callable[[int], Any], Callable[[], bytes]], tuple[int, ...]]
+    """Where else it may go on, by the code (as a function that decodes at a pc) and the dispatch's
+    table, which is read only if it matters."""
     waits: Callable[[Any], bool]
     """Whether an instruction waits for the workgroup's other waves."""
     memory_kinds: Callable[[Any], tuple[int, ...]]
@@ -55,10 +58,16 @@ def _amd(
 ) -> Architecture:
     making = functools.partial(translator, generation=generation.name)
     return Architecture(
-        functools.partial(_decode, generation), amd.flow, amd.waits, amd_memory.kinds_of,
+        functools.partial(_decode, generation), amd.flow, _nowhere,
+        amd.waits, amd_memory.kinds_of,
         functools.partial(amd_function.translate, making), wave_sizes, vector_registers,
         generation.opcodes,
     )
+
+
+def _nowhere(*_: object) -> tuple[int, ...]:
+    """All places where an instruction leads stand in it."""
+    return ()
 
 
 def _decode(generation: Generation, code: bytes, offset: int, wave_size: int) -> Instruction:
@@ -78,8 +87,8 @@ CDNA2, CDNA3 = (
 def _sass(arch: str) -> Architecture:
     return Architecture(
         lambda code, offset, wave_size: sass_decode.decode(code, offset, arch),
-        sass_flow.flow, sass_flow.waits, sass_memory.kinds_of, sass_function.translate,
-        (32,), sass_registers.VECTOR_REGISTERS, {},
+        sass_flow.flow, sass_flow.leads, sass_flow.waits, sass_memory.kinds_of,
+        sass_function.translate, (32,), sass_registers.VECTOR_REGISTERS, {},
     )
 
 

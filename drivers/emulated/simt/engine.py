@@ -87,6 +87,8 @@ class Dispatch(NamedTuple):
     loop_budget: int = LOOP_BUDGET
     end_address: int = 0
     """Of a 32-bit word of this process: once it is not 0 no more workgroups are begun. 0: none."""
+    table: tuple[int, int] = (0, 0)
+    """Address and size of words that say where jumps by a register may lead."""
 
 
 _NEVER = ctypes.c_uint32(0)
@@ -109,6 +111,8 @@ class _Kernel:
     program: Program[Any]
     code: tuple[bytes, ...]
     """The bytes of each extent, to see whether memory still holds the same."""
+    table: bytes | None
+    """What the dispatch's table held; None if no instruction depends on it."""
     digest: bytes
     slots: dict[int, int]
     kinds: list[tuple[int, int]]
@@ -225,8 +229,15 @@ class Engine:
         entry, wave_size = dispatch.entry, dispatch.wave_size
         memory = self._memory(dispatch.memory)
         known = self.kernels.setdefault((entry, dispatch.gfx, wave_size), [])
+        tables: list[bytes] = []  # read once, if at all
+
+        def table() -> bytes:
+            if not tables:
+                tables.append(ctypes.string_at(*dispatch.table))
+            return tables[0]
+
         for kernel in known:
-            if all(
+            if (kernel.table is None or kernel.table == table()) and all(
                 memory.executable(entry + first, entry + end)
                 and ctypes.string_at(entry + first, end - first) == code
                 for (first, end), code in zip(kernel.program.extents, kernel.code, strict=True)
@@ -237,8 +248,17 @@ class Engine:
             return Fault("memory", entry, "execute", 0, entry)
         isa = architecture(dispatch.gfx, wave_size)
         code = ctypes.string_at(entry, min(end - entry, 4 << 20))
-        program = read_program(lambda pc: isa.decode(code, pc, wave_size), isa.flow)
-        kernel = _describe(program, code, isa, dispatch)
+        tables.clear()
+
+        def decode(pc: int) -> Any:
+            return isa.decode(code, pc, wave_size)
+
+        def flow(instruction: Any) -> tuple[tuple[int, ...], bool]:
+            targets, last = isa.flow(instruction)
+            return targets + isa.leads(instruction, decode, table), last
+
+        program = read_program(decode, flow)
+        kernel = _describe(program, code, isa, dispatch, next(iter(tables), None))
         known.append(kernel)
         return kernel
 
@@ -402,7 +422,8 @@ def _table(names: list[str]) -> str:
 
 
 def _describe(
-    program: Program[Any], code: bytes, isa: Architecture, dispatch: Dispatch
+    program: Program[Any], code: bytes, isa: Architecture, dispatch: Dispatch,
+    table: bytes | None,
 ) -> _Kernel:
     kinds: list[tuple[int, int]] = []
     slots: dict[int, int] = {}
@@ -415,8 +436,9 @@ def _describe(
     for first, end in program.extents:
         pieces.append(code[first:end])
         digest.update(struct.pack("<QQ", first, end) + pieces[-1])
+    digest.update(table or b"")
     return _Kernel(
-        isa, dispatch.wave_size, program, tuple(pieces), digest.digest(),
+        isa, dispatch.wave_size, program, tuple(pieces), table, digest.digest(),
         slots, kinds,
         any(map(isa.waits, program.instructions)), {},
     )

@@ -11,6 +11,9 @@ from drivers.emulated.simt import sass_registers
 from drivers.emulated.simt.engine import LOOP_BUDGET, Dispatch, Engine, Fault, MemoryRange
 from drivers.emulated.simt.instruction import UnknownInstruction
 
+_TABLES = 2
+"""The constant bank with tables of branches and functions."""
+
 
 class ConstantBank(NamedTuple):
     """What one constant bank shows: a range of guest memory, to be read."""
@@ -78,6 +81,7 @@ class Launch:
             thread_ids="separate", gfx=self.architecture, wave_size=32,
             lds_bytes=self.shared_bytes, scratch_bytes=self.local_bytes,
             loop_budget=self.loop_budget, end_address=self.end_address,
+            table=self.constant_banks.get(_TABLES, ConstantBank(0, 0)),
         )
 
 

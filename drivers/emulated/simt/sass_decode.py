@@ -86,7 +86,7 @@ class Instruction:
     @property
     def target(self) -> int:
         """Where a branch leads."""
-        return next(self.operand(token).number for token in "LAo" if token in self.row.positions)
+        return next(self.operand(token).number for token in "LAor" if token in self.row.positions)
 
 
 def bits(word: int, first: int, width: int) -> int:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Callable
+
 from drivers.emulated.simt.instruction import UnknownInstruction
-from drivers.emulated.simt.sass_decode import PT, Instruction
+from drivers.emulated.simt.program import INSTRUCTION_LIMIT
+from drivers.emulated.simt.sass_decode import PT, SIZE_BYTES, Instruction
 
 Flow = tuple[tuple[int, ...], bool]
+_CODE_LIMIT = INSTRUCTION_LIMIT * SIZE_BYTES
 
-ENDING = {"EXIT", "BRA", "CALL", "RET", "BSYNC", "WARPSYNC", "BAR", "BPT"}
-_DYNAMIC = {"BRX", "JMX", "JMP", "RPCMOV", "LEPC"}
+ENDING = {"EXIT", "BRA", "BRX", "CALL", "RET", "BSYNC", "WARPSYNC", "BAR", "BPT"}
+_DYNAMIC = {"RPCMOV", "LEPC"}
 
 
 def _refused(i: Instruction, why: str) -> UnknownInstruction:
@@ -37,13 +42,13 @@ def flow(i: Instruction) -> Flow:
         return (), False
     if i.name == "EXIT":
         return ((after,) if conditional(i) else ()), True
-    if i.name in ("RET", "BPT"):
+    if i.name in ("RET", "BPT", "BRX") or (by_register(i) and i.name == "CALL"):
         if conditional(i):
             raise _refused(i, "with a condition is not translated yet")
-        return (), True
+        return ((after,) if i.name == "CALL" else ()), True
     if i.name == "CALL":
-        if "a" in i.row.positions or ".ABS" in i.row.words:
-            raise _refused(i, "calls a function that is not known, which is not translated yet")
+        if ".ABS" in i.row.words:
+            raise _refused(i, "calls a function by its address, which is not translated yet")
         return (i.target, after), True
     if i.name == "BRA":
         return ((i.target, after) if conditional(i) else (i.target,)), True
@@ -52,6 +57,51 @@ def flow(i: Instruction) -> Flow:
     elif conditional(i):
         raise _refused(i, "with a condition is not translated yet")
     return (after,), True
+
+
+def by_register(i: Instruction) -> bool:
+    """Whether a register says where it leads, as a distance from its label."""
+    return i.name in ("RET", "BRX", "CALL") and {"a"} < i.row.positions.keys()
+
+
+def leads(
+    i: Instruction, decode: Callable[[int], Instruction], table: Callable[[], bytes]
+) -> tuple[int, ...]:
+    """Where an instruction leads by a register that is no return address.
+
+    BRX: to one of the places in the constant bank of tables, which also holds other numbers; those
+    that look like places do no harm. CALL: to one of those, or to a function of the same code.
+    """
+    if i.name == "RET" or not by_register(i):
+        return ()
+    words = table()
+    numbers = (number for (number,) in struct.iter_unpack("<I", words[: len(words) & ~3]))
+    found = {i.target + n for n in numbers if 0 < n < _CODE_LIMIT and not n % SIZE_BYTES}
+    if i.name == "CALL":
+        found |= _functions(i.target, decode)
+    return tuple(sorted(found))
+
+
+def _functions(first: int, decode: Callable[[int], Instruction]) -> set[int]:
+    """Where functions begin: what is called, and what follows an end and is no branch's target."""
+    called, starts, branched = set(), set(), set()
+    behind_end = False
+    for pc in range(first, first + _CODE_LIMIT, SIZE_BYTES):
+        try:
+            i = decode(pc)
+        except UnknownInstruction:
+            behind_end = False
+            continue
+        if behind_end:
+            starts.add(pc)
+        if i.name == "BRA":
+            branched.add(i.target)
+            if i.target == pc:
+                break  # behind the last function stands a jump to itself
+        elif i.name == "CALL" and not by_register(i) and ".ABS" not in i.row.words:
+            called.add(i.target)
+        behind_end = i.name in ("EXIT", "BRA", "RET", "BRX") and not conditional(i)
+    return called | starts - branched
 
 
 def _check_barrier(i: Instruction) -> None:

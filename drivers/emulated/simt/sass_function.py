@@ -19,7 +19,7 @@ from drivers.emulated.simt import layout
 from drivers.emulated.simt.program import Block, Program, live_at_start
 from drivers.emulated.simt.sass import Translator
 from drivers.emulated.simt.sass_decode import PT, Instruction
-from drivers.emulated.simt.sass_flow import ENDING, conditional
+from drivers.emulated.simt.sass_flow import ENDING, by_register, conditional
 from drivers.emulated.simt.sass_registers import ALIVE, BARRIER, EXEC
 from drivers.emulated.simt.values import Value, llvm_type
 
@@ -51,8 +51,9 @@ class _Function:
     ) -> None:
         self.program, self.slots, self.all_lanes = program, slots, all_lanes
         self.returns = sorted(
-            block.successors[1] for block in program.blocks.values()
-            if block.instructions[-1].name == "CALL"
+            last.pc + last.size_bytes
+            for last in (block.instructions[-1] for block in program.blocks.values())
+            if last.name == "CALL"
         )
         for block in program.blocks.values():
             last = block.instructions[-1]
@@ -90,7 +91,7 @@ class _Function:
                 build.guard = build.uniform_guard = None
                 if conditional(instruction):
                     copy.conditions[block.start] = _condition(build, instruction)
-                elif instruction.name == "RET":
+                elif by_register(instruction):
                     copy.conditions[block.start] = build.register(instruction.operand("a").number)
                 elif instruction.name == "WARPSYNC":
                     copy.conditions[block.start] = _members(build, instruction)
@@ -205,9 +206,9 @@ class _Function:
         elif name == "BAR":
             lines += self._move(wanted, "%", _STATE)
             lines.append(f"  ret i32 {1 + 2 * self.barriers.index(block.start)}")
-        elif name == "RET":
+        elif by_register(last):
             assert condition is not None
-            self._return_whole(block, condition, wanted, lines, extra)
+            self._jump_whole(block, condition, wanted, lines, extra)
         elif name == "EXIT":
             assert condition is not None
             (after,) = block.successors
@@ -252,25 +253,35 @@ class _Function:
             lines.append(f"  br label %{self._jump(last.pc, block.successors[0], extra)}")
         return extra
 
-    def _return_whole(
+    @staticmethod
+    def _ways(block: Block[Instruction]) -> dict[int, int]:
+        """Where a jump by a register may lead, by the register's value."""
+        last = block.instructions[-1]
+        after = last.pc + last.size_bytes
+        return {
+            (pc - last.target) & 0xFFFFFFFF: pc for pc in block.successors
+            if last.name != "CALL" or pc != after
+        }
+
+    def _jump_whole(
         self, block: Block[Instruction], value: Value, wanted: set[int], lines: list[str],
         extra: list[str],
     ) -> None:
         build, last = self.whole.blocks[block.start], block.instructions[-1]
-        base = last.target
+        ways = self._ways(block)
         first = build.value(f"extractelement {value.llvm} {value.text}, i32 0", "u32", False)
         apart = build.packed(value.differs(build.splat(first))).text
         same, part = self._new_label(), self._new_label()
         self._branch(f"icmp eq i32 {apart}, 0", same, part, lines)
         cases = " ".join(
-            f"i32 {(pc - base) & 0xFFFFFFFF}, label %{self._jump(last.pc, pc, extra)}"
-            for pc in block.successors
+            f"i32 {distance}, label %{self._jump(last.pc, pc, extra)}"
+            for distance, pc in ways.items()
         )
         lines += [f"{same}:", f"  switch i32 {first.text}, label %exhausted [ {cases} ]",
                   f"{part}:", *self._move(wanted, "%", _STATE)]
         self._put(ALIVE, "-1", lines)
-        for pc in block.successors:
-            there = build.packed(value.equals((pc - base) & 0xFFFFFFFF)).text
+        for distance, pc in ways.items():
+            there = build.packed(value.equals(distance)).text
             self._add("waiting", self.places[pc], there, lines)
         lines.append("  br label %dispatch")
 
@@ -290,7 +301,7 @@ class _Function:
         condition = self.split.conditions.get(block.start)
         bits = ""
         exec = build.scalar(EXEC).text
-        if condition is not None and last.name not in ("RET", "WARPSYNC"):
+        if condition is not None and last.name != "WARPSYNC" and not by_register(last):
             lanes = condition if condition.lanes else build.splat(condition)
             bits = (build.packed(lanes) & build.scalar(EXEC)).text
         wanted = self._wanted(block)
@@ -301,9 +312,9 @@ class _Function:
             lines.append("  br label %exhausted")
         elif name == "EXIT":
             self._exit_split(block, bits or exec, exec, lines)
-        elif name == "RET":
+        elif by_register(last):
             assert condition is not None
-            self._return_split(block, condition, lines)
+            self._jump_split(block, condition, lines)
         elif bits:
             target, after = block.successors
             left, inverse = self._fresh(), self._fresh()
@@ -351,12 +362,12 @@ class _Function:
         self._put(EXEC, here, lines)
         self._branch(f"icmp eq i32 {here}, 0", "dispatch", self._go(block.successors[0]), lines)
 
-    def _return_split(
+    def _jump_split(
         self, block: Block[Instruction], value: Value, lines: list[str]
     ) -> None:
-        build, base = self.split.blocks[block.start], block.instructions[-1].target
-        for pc in block.successors:
-            there = build.packed(value.equals((pc - base) & 0xFFFFFFFF)) & build.scalar(EXEC)
+        build = self.split.blocks[block.start]
+        for distance, pc in self._ways(block).items():
+            there = build.packed(value.equals(distance)) & build.scalar(EXEC)
             self._add("waiting", self.places[pc], there.text, lines)
         lines.append("  br label %dispatch")
 

@@ -70,13 +70,14 @@ def launch(
     board: str, source: str, arrays: list[np.ndarray], grid: int, block: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Runs the kernel `k` of CUDA C on an emulated board; its arguments are the arrays, in which
-    it leaves what it writes."""
+    """Runs the kernel `k` of CUDA C on an emulated board (`sm_90`, `sm_90,eager`); its arguments
+    are the arrays, in which it leaves what it writes."""
+    arch = board.partition(",")[0]
     monkeypatch.setenv("EMULATE", board)
     with open_device("NV") as device:
         params = tuple(kernels.buffer(f"p{n}") for n in range(len(arrays)))
-        image = nvrtc.compile_cuda(source, board)
-        code = CodeObject("k", board, image, 0, params, block=(block, 1, 1))
+        image = nvrtc.compile_cuda(source, arch)
+        code = CodeObject("k", arch, image, 0, params, block=(block, 1, 1))
         buffers = [device.alloc(array.nbytes) for array in arrays]
         for buffer, array in zip(buffers, arrays, strict=True):
             buffer.cpu_view()[: array.nbytes] = array.tobytes()
