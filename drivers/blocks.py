@@ -1,16 +1,18 @@
-"""Memory of a kernel driver, block by block, and the pages of timelines in it."""
+"""Memory of a kernel driver, block by block: its own, the process's, and pages of timelines."""
 
 from __future__ import annotations
 
 import bisect
 import contextlib
 import os
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from drivers.errors import HardwareError
+from drivers.errors import ArgumentMismatch, HardwareError
+from drivers.memory import HostMemory
 from drivers.native.layout import LINE_BYTES
 from drivers.system import (
     MAP_FIXED,
@@ -20,7 +22,7 @@ from drivers.system import (
     PROT_WRITE,
     System,
 )
-from drivers.timeline import memory_view
+from drivers.timeline import memory_view, reclaimer
 
 
 def page_aligned(size_bytes: int) -> int:
@@ -45,6 +47,8 @@ class BlockMemory(ABC):
     def __init__(self, system: System, device: str) -> None:
         self.system, self.device = system, device
         self.blocks: dict[int, Block] = {}
+        self.pinned: dict[int, Block] = {}
+        """The process's own memory that the GPU reaches, by the GPU's address."""
 
     @abstractmethod
     def take_page(self, kind: str) -> Block:
@@ -62,6 +66,35 @@ class BlockMemory(ABC):
     def free(self, block: Block) -> None:
         """Frees a block that neither side sees any more."""
 
+    @abstractmethod
+    def adopt(self, address: int, size_bytes: int) -> Block:
+        """Lets the GPU reach whole pages of the process, which must be writable."""
+
+    @abstractmethod
+    def let_go(self, block: Block) -> None:
+        """Takes such pages away from the GPU; the process keeps them."""
+
+    def pin(self, address: int, size_bytes: int) -> Block:
+        """Lets the GPU reach memory of the process: whole pages, writable.
+
+        Raises ArgumentMismatch for parts of pages, and what the kernel driver says of others.
+        """
+        if not size_bytes or (address | size_bytes) % PAGE_BYTES:
+            raise ArgumentMismatch(
+                f"{self.device} reaches whole pages of the host's memory, multiples of "
+                f"{PAGE_BYTES} bytes, not {size_bytes} bytes at {address:#x}.",
+                device=self.device, operation="pin", remedy="Copy it into a buffer.",
+            )
+        block = self.adopt(address, size_bytes)
+        self.pinned[block.address] = block
+        return block
+
+    def unpin(self, block: Block) -> None:
+        """Takes pinned memory away from the GPU, once; the process keeps it."""
+        if self.pinned.get(block.address) is block:
+            del self.pinned[block.address]
+            self.let_go(block)
+
     def nearest(self, address: int) -> tuple[Block, int] | None:
         """The block at or next to an address, and how far from its start the address is."""
         starts = sorted(self.blocks)
@@ -78,6 +111,33 @@ class BlockMemory(ABC):
 
         best = min(near, key=distance)
         return best, address - best.address
+
+
+class PinnedMemory(HostMemory):
+    """Memory of the process that a GPU reaches, until nothing in flight can use it."""
+
+    __slots__ = ("memory", "block", "shift")
+
+    def __init__(self, memory: BlockMemory, address: int, size_bytes: int, owner: object) -> None:
+        self.memory, self.block = memory, memory.pin(address, size_bytes)
+        self.shift = address - self.block.address
+        super().__init__(address, size_bytes, owner)
+
+    def release(self) -> None:
+        """Takes it away from the GPU now, because nothing in flight uses it."""
+        self.memory.unpin(self.block)
+        super().release()
+
+    def __del__(self, exiting: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not exiting() and hasattr(self, "block"):
+            memory, block, owner = self.memory, self.block, self.owner
+            reclaimer.later(lambda: _unpin(memory, block, owner))
+
+
+def _unpin(memory: BlockMemory, block: Block, owner: object) -> None:
+    """Lets go of pinned memory, `owner` last."""
+    with contextlib.suppress(HardwareError):
+        memory.unpin(block)
 
 
 class TimelineLines:

@@ -16,6 +16,7 @@ from abc import abstractmethod
 from typing import Final
 
 from compiler.code_object import CodeObject
+from drivers.blocks import BlockMemory, PinnedMemory
 from drivers.device import Device
 from drivers.errors import (
     ArgumentMismatch,
@@ -30,7 +31,7 @@ from drivers.flight import Work
 from drivers.memory import Allocator, Buffer, MemoryStatistics
 from drivers.queue import Program
 from drivers.ringqueue import RingQueue
-from drivers.system import System
+from drivers.system import PAGE_BYTES, System
 from drivers.timeline import Home, Timeline
 
 QUEUES: Final = 64
@@ -56,6 +57,8 @@ class GpuDevice(Device):
     """Of buffers."""
     command_allocator: Allocator
     """Of lists, which the GPU reads and the host writes."""
+    gpu_memory: BlockMemory
+    """What allocators take from."""
 
     def __init__(self, name: str, timeout_ms: float) -> None:
         self.name, self.timeout_ms = name, timeout_ms
@@ -67,6 +70,7 @@ class GpuDevice(Device):
             weakref.WeakValueDictionary()
         )
         self._timelines = self._queue_number = 0
+        self._pages: dict[int, int] = {}  # of the process; where the GPU finds them
 
     def start(self) -> None:
         """All is there: from here on `close` gives it back."""
@@ -93,10 +97,6 @@ class GpuDevice(Device):
     @abstractmethod
     def let_reach(self, home: Home, line: int) -> bool:
         """Maps a timeline of a home that it shares; False if that device was closed."""
-
-    @abstractmethod
-    def pin(self, page: int) -> int:
-        """Lets the GPU reach a page of the process; its address on the GPU."""
 
     @abstractmethod
     def make_program(self, code: CodeObject) -> GpuProgram:
@@ -134,6 +134,32 @@ class GpuDevice(Device):
             )
         storage = self.allocator.allocate(size_bytes)
         return Buffer(self.name, storage, storage.address, size_bytes)
+
+    def pin(self, page: int) -> int:
+        """Lets the GPU reach a page of the process, until the device is closed; its address."""
+        with self._lock:
+            if page not in self._pages:
+                known = self.gpu_memory.pinned.get(page)
+                self._pages[page] = (known or self.gpu_memory.pin(page, PAGE_BYTES)).address
+            return self._pages[page]
+
+    def host_buffer(self, address: int, size_bytes: int, owner: object) -> Buffer:
+        """Whole pages of the process's memory as a buffer, which the GPU reaches over the bus.
+
+        Its copy engine moves them at the bus's speed, kernels may use them too. They are the
+        process's again when the buffer has been dropped and nothing in flight uses it, or with
+        the device. Errors: `BlockMemory.pin`.
+        """
+        self.check_usable()
+        storage = PinnedMemory(self.gpu_memory, address, size_bytes, owner)
+        return Buffer(self.name, storage, storage.block.address, size_bytes)
+
+    def release_pinned(self) -> None:
+        """Gives back all pages of the process; raises nothing."""
+        for block in list(self.gpu_memory.pinned.values()):
+            with contextlib.suppress(HardwareError, OSError):
+                self.gpu_memory.unpin(block)
+        self._pages.clear()
 
     def trim(self) -> None:
         """Gives idle memory back to the system."""

@@ -106,6 +106,8 @@ class Storage:
     __slots__ = ("address", "size_bytes", "allocator", "_chunk", "__weakref__")
 
     allocator: Allocator | None
+    shift: int = 0
+    """How far behind a device's address the host has its own for the same byte."""
 
     def __init__(
         self, allocator: Allocator, address: int, size_bytes: int, chunk: _Chunk | None
@@ -355,7 +357,8 @@ def format_bytes(size_bytes: int) -> str:
 class Buffer:
     """A stretch of device memory. It lives as long as it, a view or a host view is held.
 
-    `gpu_addr` is what kernels get, `cpu_addr` where the host sees it; here they are the same.
+    `gpu_addr` is what kernels get, `cpu_addr` where the host sees it: the same, but in pages of
+    the process that a GPU reaches at an address of its own (`Storage.shift`).
     """
 
     __slots__ = ("device", "storage", "size_bytes", "gpu_addr", "__weakref__")
@@ -367,7 +370,7 @@ class Buffer:
     @property
     def cpu_addr(self) -> int:
         """The host address of its first byte."""
-        return self.gpu_addr
+        return self.gpu_addr + self.storage.shift
 
     def view(self, offset_bytes: int, size_bytes: int | None = None) -> Buffer:
         """The part from `offset_bytes` on, up to the end or `size_bytes` long."""
@@ -386,7 +389,7 @@ class Buffer:
 
         Nothing waits here: wait for the Point of the last kernel that uses the buffer.
         """
-        array = (ctypes.c_ubyte * self.size_bytes).from_address(self.gpu_addr)
+        array = (ctypes.c_ubyte * self.size_bytes).from_address(self.cpu_addr)
         array._storage = self.storage  # type: ignore[attr-defined]  # held by every view of it
         return memoryview(array).cast("B")
 

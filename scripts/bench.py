@@ -1,8 +1,9 @@
-"""Measures tinyhw side by side with NumPy and, where installed, PyTorch (CPU) and tinygrad.
+"""Measures tinyhw side by side with NumPy and, where installed, PyTorch and tinygrad.
 
     python scripts/bench.py                        # everything, as a table
     python scripts/bench.py --only 'matmul|sum'    # the rows whose names match
     python scripts/bench.py --json                 # for machines
+    python scripts/bench.py --device NV            # on a GPU, and what its queues do (bench_gpu.py)
 
 Every library runs in the same process on the same inputs and the same number of threads. Inputs
 change from call to call, results are compared with NumPy's, and a call counts as finished when
@@ -70,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from bench_measure import Report, measure_rows
     from bench_rows import rows
 
-    chosen = [row for row in rows() if re.search(options.only, row.name)]
+    every = rows((options.device or "").upper())
+    chosen = [row for row in every if re.search(options.only, row.name)]
     if not chosen:
         print(f"bench: no row matches {options.only!r}", file=sys.stderr)
         return 1

@@ -34,7 +34,7 @@ class Library(ABC):
         """The function in the form in which the library runs it over and over."""
         return function
 
-    def synchronize(self) -> None:  # noqa: B027  (NumPy and torch on the CPU have nothing to wait for)
+    def synchronize(self) -> None:  # noqa: B027  (NumPy has nothing to wait for)
         """Returns when everything asked for so far has been computed."""
 
 
@@ -56,22 +56,30 @@ class NumPy(Library):
 
 
 class Torch(Library):
-    """PyTorch on the processor, eager."""
+    """PyTorch, eager: on the processor, or on the GPU where tinyhw uses NVIDIA's, too."""
 
     name = "torch"
 
     def __init__(self) -> None:
         self.module = importlib.import_module("torch")
         self.module.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        self.on_gpu = os.environ.get("NV") == "1" and self.module.cuda.is_available()
+        self.module.set_default_device("cuda" if self.on_gpu else "cpu")
 
     def native(self, array: Array) -> Any:
         """A tensor with its own copy."""
-        return self.module.from_numpy(array.copy())
+        copy = self.module.from_numpy(array.copy())
+        return copy.cuda() if self.on_gpu else copy
 
     def numpy(self, native: Any) -> Array:
-        """A view of the tensor."""
-        view: Array = native.detach().numpy()
-        return view
+        """The tensor's values."""
+        values: Array = native.detach().cpu().numpy()
+        return values
+
+    def synchronize(self) -> None:
+        """Waits for the GPU; the processor has finished when a call returns."""
+        if self.on_gpu:
+            self.module.cuda.synchronize()
 
 
 class Tiny(Library):

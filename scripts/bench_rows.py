@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 import bench_emulated
+import bench_gpu
 from bench_libraries import Array, Function, Library, Tiny
 from bench_measure import Cell, Contender, Row, TimedRow
 from bench_training import TrainingStep
@@ -365,10 +366,11 @@ def run_child(task: str, library: str, cache: str) -> dict[str, Any]:
     return outcome
 
 
-def rows() -> list[Row]:
-    """Every row, in the order of the table."""
+def rows(device: str = "") -> list[Row]:
+    """Every row, in the order of the table; those of a GPU's queues where `device` is one."""
     tiny, ours = ("tinyhw", "tinygrad"), ("tinyhw",)
     return [
+        *(bench_gpu.rows(device) if device in bench_gpu.GPUS else ()),
         *(matmul(n) for n in (256, 1024, 2048)),
         elementwise(1 << 24),
         softmax(4096, 1024),

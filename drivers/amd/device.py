@@ -19,11 +19,11 @@ from drivers.amd import process
 from drivers.amd.clock import AmdTimestamp, GpuClock
 from drivers.amd.events import Interrupts
 from drivers.amd.generations import GENERATIONS
-from drivers.amd.memory import HOST, REGISTERS, AmdAllocator, GpuMemory, PinnedMemory
+from drivers.amd.memory import HOST, REGISTERS, AmdAllocator, GpuMemory
 from drivers.amd.program import AmdProgram
 from drivers.amd.queue import AmdQueue
 from drivers.amd.topology import GpuNode, find_gpus
-from drivers.blocks import Block
+from drivers.blocks import Block, PinnedMemory
 from drivers.device import Features
 from drivers.errors import (
     DeviceFault,
@@ -48,6 +48,8 @@ _DOORBELL_PAGE_BYTES: Final = 0x2000  # kfd_doorbell.c: 1024 doorbells of 8 byte
 
 class AmdDevice(GpuDevice):
     """One GPU, `AMD:0`. Opening it again gives another device on the same GPU."""
+
+    gpu_memory: GpuMemory
 
     def __init__(
         self,
@@ -133,24 +135,6 @@ class AmdDevice(GpuDevice):
                 return 0
         return self._registers.address + uapi.KFD_MMIO_REMAP_HDP_MEM_FLUSH_CNTL
 
-    def pin(self, page: int) -> int:
-        """Lets the GPU reach a page of the process, until the device is closed."""
-        with self._lock:
-            if page not in self.gpu_memory.pinned:
-                self.gpu_memory.pin(page, PAGE_BYTES)
-        return page
-
-    def host_buffer(self, address: int, size_bytes: int, owner: object) -> Buffer:
-        """Whole pages of the process's memory as a buffer, which the GPU reaches over the bus.
-
-        Its copy engine moves them at the bus's speed, kernels may use them too. They are the
-        process's again when the buffer has been dropped and nothing in flight uses it, or with
-        the device. Errors: `GpuMemory.pin`.
-        """
-        self.check_usable()
-        storage = PinnedMemory(self.gpu_memory, address, size_bytes, owner)
-        return Buffer(self.name, storage, address, size_bytes)
-
     # ---- what every GPU's device asks of it ----
 
     @property
@@ -210,9 +194,7 @@ class AmdDevice(GpuDevice):
 
     def release(self) -> None:
         """Gives back pinned pages, doorbells and events."""
-        for block in list(self.gpu_memory.pinned.values()):
-            with contextlib.suppress(HardwareError):
-                self.gpu_memory.unpin(block)
+        self.release_pinned()
         if self._doorbells:
             with contextlib.suppress(OSError):
                 self.system.munmap(self._doorbells, _DOORBELL_PAGE_BYTES)

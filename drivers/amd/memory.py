@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import sys
-from collections.abc import Callable
 from typing import Final
 
 from autogen import kfd as uapi
 from drivers.amd.abi import Kfd
 from drivers.amd.topology import GpuNode
 from drivers.blocks import Block, BlockMemory, page_aligned
-from drivers.errors import ArgumentMismatch, BarTooSmall, HardwareError, SystemCallFailed
-from drivers.memory import Allocator, CachePolicy, HostMemory, format_bytes
+from drivers.errors import BarTooSmall, HardwareError, SystemCallFailed
+from drivers.memory import Allocator, CachePolicy, format_bytes
 from drivers.system import (
     MAP_ANONYMOUS,
     MAP_FIXED,
@@ -31,7 +29,6 @@ from drivers.system import (
     PROT_WRITE,
     System,
 )
-from drivers.timeline import reclaimer
 
 _USABLE: Final = (
     uapi.KFD_IOC_ALLOC_MEM_FLAGS_WRITABLE
@@ -77,8 +74,6 @@ class GpuMemory(BlockMemory):
     ) -> None:
         super().__init__(system, device)
         self.kfd, self.render, self.node = kfd, render, node
-        self.pinned: dict[int, Block] = {}
-        """The process's own memory that the GPU reaches."""
 
     def take(self, size_bytes: int, flags: int, kind: str) -> Block:
         """Memory for GPU and host, of whole pages, zeroed by the kernel."""
@@ -128,18 +123,12 @@ class GpuMemory(BlockMemory):
             remedy="Enable Resizable BAR (and Above 4G Decoding) in the firmware's settings.",
         )
 
-    def pin(self, address: int, size_bytes: int) -> Block:
-        """Lets the GPU reach memory of the process where it is: whole pages, writable.
+    def adopt(self, address: int, size_bytes: int) -> Block:
+        """Lets the GPU reach memory of the process where it is.
 
-        Raises ArgumentMismatch for parts of pages, SystemCallFailed for what is not mapped
-        (EFAULT), may not be written (EPERM) or is pinned already (EINVAL).
+        Raises SystemCallFailed for what is not mapped (EFAULT), may not be written (EPERM) or is
+        pinned already (EINVAL).
         """
-        if not size_bytes or (address | size_bytes) % PAGE_BYTES:
-            raise ArgumentMismatch(
-                f"{self.device} reaches whole pages of the host's memory, multiples of "
-                f"{PAGE_BYTES} bytes, not {size_bytes} bytes at {address:#x}.",
-                device=self.device, operation="pin", remedy="Copy it into a buffer.",
-            )
         try:
             handle, _ = self.kfd.allocate(self.node.gpu_id, address, size_bytes, PINNED, address)
             try:
@@ -156,15 +145,12 @@ class GpuMemory(BlockMemory):
                 remedy="It must be mapped for reading and writing, and reached only once; "
                 "else copy it into a buffer.",
             ) from error
-        block = self.pinned[address] = Block(address, size_bytes, handle, "pinned")
-        return block
+        return Block(address, size_bytes, handle, "pinned")
 
-    def unpin(self, block: Block) -> None:
-        """Takes pinned memory away from the GPU, once; the process keeps it."""
-        if self.pinned.get(block.address) is block:
-            del self.pinned[block.address]
-            self.unreach(block)
-            self.free(block)
+    def let_go(self, block: Block) -> None:
+        """Takes pinned memory away from the GPU."""
+        self.unreach(block)
+        self.free(block)
 
     def share(self, block: Block, gpu_id: int) -> None:
         """Lets another GPU reach a block too, until it is given back."""
@@ -202,32 +188,6 @@ class GpuMemory(BlockMemory):
             f"{free} of {format_bytes(self.node.vram_bytes)} free, the largest piece held is "
             f"{format_bytes(largest)}"
         )
-
-
-class PinnedMemory(HostMemory):
-    """Memory of the process that a GPU reaches, until nothing in flight can use it."""
-
-    __slots__ = ("memory", "block")
-
-    def __init__(self, memory: GpuMemory, address: int, size_bytes: int, owner: object) -> None:
-        self.memory, self.block = memory, memory.pin(address, size_bytes)
-        super().__init__(address, size_bytes, owner)
-
-    def release(self) -> None:
-        """Takes it away from the GPU now, because nothing in flight uses it."""
-        self.memory.unpin(self.block)
-        super().release()
-
-    def __del__(self, exiting: Callable[[], bool] = sys.is_finalizing) -> None:
-        if not exiting() and hasattr(self, "block"):
-            memory, block, owner = self.memory, self.block, self.owner
-            reclaimer.later(lambda: _unpin(memory, block, owner))
-
-
-def _unpin(memory: GpuMemory, block: Block, owner: object) -> None:
-    """Lets go of pinned memory, `owner` last."""
-    with contextlib.suppress(HardwareError):
-        memory.unpin(block)
 
 
 class AmdAllocator(Allocator):

@@ -172,7 +172,7 @@ class EmulatedSystem(StackedSystem):
         self.process: _Process | None = None
         self.owner = os.getpid()
         self.opened: dict[int, _Open] = {}
-        self.user_memory, self.adopting = UserMemory(), threading.Lock()
+        self.user_memory, self.adopting = UserMemory(), threading.RLock()
         self.shared: list[int] = []  # descriptors of the backing of each GPU
         self._told = 0  # lines of the log
         self._finalizer: weakref.finalize[..., EmulatedSystem] | None = None
@@ -331,20 +331,21 @@ class EmulatedSystem(StackedSystem):
         found = self._lookup(descriptor)
         if found is None:
             return super().ioctl(descriptor, request, argument)
-        given, arrays, files = bytearray(), [], []
         marshal = MARSHALS.get(self.vendor)
-        if marshal is not None:
-            given += read_memory(argument, request >> 16 & 0x3FFF)
-            arrays = marshal.arrays(request, given)
-            files = [
-                FILE.pack(place, self._number_of(given, place))
-                for place in marshal.descriptors(request, given)
-            ]
-            user = marshal.user_range(request, given)
-            if user is not None:
-                with self.adopting:  # two for the same pages would find neither shared
-                    alias = self._alias(user[0], user[1], writable=True)
-                    return self._send(found, request, alias, argument, given, arrays, files)
+        if marshal is None:
+            with self.adopting:  # any call may take or return the program's pages
+                return self._send(found, request, 0, argument, bytearray(), [], [])
+        given = bytearray(read_memory(argument, request >> 16 & 0x3FFF))
+        arrays = marshal.arrays(request, given)
+        files = [
+            FILE.pack(place, self._number_of(given, place))
+            for place in marshal.descriptors(request, given)
+        ]
+        user = marshal.user_range(request, given)
+        if user is not None:
+            with self.adopting:  # two for the same pages would find neither shared
+                alias = self._alias(user[0], user[1], writable=True)
+                return self._send(found, request, alias, argument, given, arrays, files)
         return self._send(found, request, 0, argument, given, arrays, files)
 
     def _send(

@@ -7,15 +7,14 @@ took, except what belongs to the process (process.py).
 
 from __future__ import annotations
 
-import contextlib
 import os
 import weakref
 
 from compiler.code_object import CodeObject
 from compiler.target import Target
-from drivers.blocks import Block
+from drivers.blocks import PinnedMemory
 from drivers.device import Features
-from drivers.errors import DeviceFault, HardwareError
+from drivers.errors import DeviceFault
 from drivers.gpu import QUEUES, GpuDevice, check_index
 from drivers.memory import Buffer, CachePolicy
 from drivers.nv.channel import ChannelGroup
@@ -26,10 +25,13 @@ from drivers.nv.program import NvProgram
 from drivers.nv.queue import NvQueue
 from drivers.nv.watch import Watch
 from drivers.queue import Timestamp
-from drivers.system import PAGE_BYTES, System
+from drivers.system import System
 from drivers.timeline import DEFAULT_TIMEOUT_MS, Home
 
 _STAMP_BYTES = 16
+# Estimates: nobody has measured them on silicon.
+_PIN_TO_READ_BYTES = 256 << 10
+_PIN_TO_WRITE_BYTES = 4 << 20
 _TIMER_NS = 32.0  # PTIMER counts ns, in steps of 32 (dev_timer.ref.txt)
 
 
@@ -48,6 +50,8 @@ class NvTimestamp(Timestamp):
 class NvDevice(GpuDevice):
     """One GPU, `NV:0`. Opening it again gives another device on the same GPU."""
 
+    gpu_memory: NvMemory
+
     def __init__(
         self,
         name: str,
@@ -58,7 +62,6 @@ class NvDevice(GpuDevice):
         cache_policy: CachePolicy | None = None,
     ) -> None:
         super().__init__(name, timeout_ms)
-        self._pinned: dict[int, Block] = {}
         self._process = process_of(system)
         self.system = self._process.system
         index = check_index(name, [f"minor {card.minor}" for card in self._process.cards])
@@ -80,6 +83,7 @@ class NvDevice(GpuDevice):
         self.features = Features(
             host_access=True, waits_for=("host", "NV", "LLVM", "CLANG"),
             separate_copy_engine=True, timestamp_ns=_TIMER_NS, queues=QUEUES,
+            pin_to_read_bytes=_PIN_TO_READ_BYTES, pin_to_write_bytes=_PIN_TO_WRITE_BYTES,
         )
         self.start()
 
@@ -104,13 +108,6 @@ class NvDevice(GpuDevice):
         return [
             NvTimestamp(memory.view(_STAMP_BYTES * i, _STAMP_BYTES)) for i in range(count)
         ]
-
-    def pin(self, page: int) -> int:
-        """Lets the GPU reach a page of the process, until the device is closed."""
-        with self._lock:
-            if page not in self._pinned:
-                self._pinned[page] = self.gpu_memory.pin(page, PAGE_BYTES)
-            return self._pinned[page].address
 
     # ---- what every GPU's device asks of it ----
 
@@ -137,7 +134,10 @@ class NvDevice(GpuDevice):
 
     def reaches(self, buffer: Buffer) -> bool:
         """Whether its queues may use a buffer: its own, and those of GPUs that are its peers."""
-        owner = buffer.storage.allocator
+        storage = buffer.storage
+        if isinstance(storage, PinnedMemory):
+            return storage.memory is self.gpu_memory
+        owner = storage.allocator
         if owner is self.allocator:
             return True
         if not isinstance(owner, NvAllocator) or owner.memory.uvm is not self.gpu.uvm:
@@ -151,6 +151,8 @@ class NvDevice(GpuDevice):
         if owner is self.allocator:
             return buffer.gpu_addr
         address = super().reachable(buffer)
+        if isinstance(buffer.storage, PinnedMemory):
+            return address
         assert isinstance(owner, NvAllocator)
         owner.memory.share(owner.memory.blocks[buffer.storage.mapping], self.gpu)
         return address
@@ -167,10 +169,7 @@ class NvDevice(GpuDevice):
 
     def release(self) -> None:
         """Gives back pinned pages, the channel group and the timelines' memory."""
-        for block in self._pinned.values():
-            with contextlib.suppress(HardwareError, OSError):
-                self.gpu_memory.unpin(block)
-        self._pinned.clear()
+        self.release_pinned()
         self.group.close()
         self.watch.close()
 

@@ -149,7 +149,7 @@ class NvMemory(BlockMemory):
         """Frees a block."""
         self.rm.free(block.handle, self.gpu.device)
 
-    def pin(self, address: int, size_bytes: int) -> Block:
+    def adopt(self, address: int, size_bytes: int) -> Block:
         """Lets the GPU reach pages of the process, at an address of its own."""
         place = self.addresses.reserve(size_bytes, PAGE_BYTES)
         handle = 0
@@ -165,8 +165,8 @@ class NvMemory(BlockMemory):
             raise
         return Block(place, size_bytes, handle, "pinned")
 
-    def unpin(self, block: Block) -> None:
-        """Takes pinned pages away from the GPU; the process keeps them."""
+    def let_go(self, block: Block) -> None:
+        """Takes pinned pages away from the GPU."""
         self.unreach(block)
         self.free(block)
         self.system.munmap(block.address, block.size_bytes)

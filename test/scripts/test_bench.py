@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,9 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import bench_gpu
 from bench_libraries import NumPy
 from bench_measure import Cell, Contender, Report, Row, TimedRow, shown, take_turn
 from bench_rows import ArrayRow, convolved, rows, run_child
+from compiler import nvrtc
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "bench.py"
@@ -56,6 +59,20 @@ def test_the_table_has_a_line_for_each_row() -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[2].startswith("matmul 256") and lines[3].startswith("import")
+
+
+@pytest.mark.parametrize(("gpu", "board"), [("AMD", "gfx1100"), ("NV", "sm_90")])
+def test_the_rows_of_a_gpus_queues(gpu: str, board: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if gpu == "NV" and nvrtc.missing():
+        pytest.skip(nvrtc.missing())
+    monkeypatch.setenv("EMULATE", board)
+    names = [row.name for row in bench_gpu.rows(gpu)]
+    done = bench("--device", gpu, "--libraries", "tinyhw", "--seconds", "0.02", "--json",
+                 "--only", f"^({'|'.join(map(re.escape, names))})$")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert [row["name"] for row in rows] == names
+    assert all(row["cells"]["tinyhw"]["value"] > 0 for row in rows)
 
 
 @pytest.mark.parametrize(

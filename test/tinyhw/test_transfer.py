@@ -8,7 +8,8 @@ import threading
 import numpy as np
 import pytest
 
-from test.tinyhw.test_boards import BOARDS  # one machine for all tests of a process
+from compiler import nvrtc
+from test.tinyhw.test_boards import BOARDS, NVIDIA  # one machine for all tests of a process
 from tinyhw import Tensor
 from tinyhw.device import Device
 from tinyhw.nn.state import safe_load, safe_save
@@ -17,10 +18,14 @@ from tinyhw.transfer import bytes_of, copy_in, copy_out
 LARGE = 5 << 20
 
 
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("EMULATE", os.environ.get("EMULATE", ",".join(BOARDS)))
-    return "AMD"
+@pytest.fixture(params=[("AMD", BOARDS), ("NV", NVIDIA)], ids=["AMD", "NV"])
+def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    name, boards = request.param
+    if os.environ.get(name) != "1" or "EMULATE" not in os.environ:
+        monkeypatch.setenv("EMULATE", ",".join(boards))
+    if name == "NV" and nvrtc.missing():
+        pytest.skip(nvrtc.missing())
+    return str(name)
 
 
 def copies(device: str) -> int:

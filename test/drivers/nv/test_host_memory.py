@@ -1,0 +1,133 @@
+"""Memory of the process that an NVIDIA GPU reaches: OS descriptors, through the driver."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import mmap
+import os
+
+import numpy as np
+import pytest
+
+from compiler import nvrtc
+from drivers import open_device
+from drivers.errors import ArgumentMismatch, DeviceClosed, HardwareError
+from drivers.memory import HostMemory
+from drivers.system import PAGE_BYTES
+from test.drivers import kernels
+
+
+@pytest.fixture
+def device(monkeypatch):
+    if not os.path.exists("/dev/nvidiactl") and "EMULATE" not in os.environ:
+        monkeypatch.setenv("EMULATE", "sm_90*2")
+    with open_device("NV", timeout_ms=60_000) as opened:
+        yield opened
+
+
+def pages(count: int):
+    """Anonymous memory, and its address."""
+    memory = mmap.mmap(-1, count * PAGE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return memory, ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+def test_the_copy_engine_reads_and_writes_it(device):
+    memory, address = pages(3)
+    numbers = np.frombuffer(memory, np.int64)
+    numbers[:] = range(len(numbers))
+    host = device.host_buffer(address, len(memory), memory)
+    assert (host.cpu_addr, host.size_bytes) == (address, len(memory))
+    there, queue = device.alloc(len(memory)), device.copy_queue()
+    queue.commands().copy(there, host).submit().wait()
+    assert there.cpu_view() == memory[:]
+    there.cpu_view()[:] = b"\x2b" * len(memory)
+    part = host.view(PAGE_BYTES, PAGE_BYTES)
+    queue.commands().copy(part, there, PAGE_BYTES).submit().wait()
+    assert memory[PAGE_BYTES : 2 * PAGE_BYTES] == b"\x2b" * PAGE_BYTES
+    np.testing.assert_array_equal(numbers[:512], np.arange(512))
+    np.testing.assert_array_equal(numbers[1024:], np.arange(1024, 1536))
+
+
+@pytest.mark.skipif(bool(nvrtc.missing()), reason=nvrtc.missing() or "-")
+def test_kernels_use_it(device):
+    memory, address = pages(1)
+    numbers = np.frombuffer(memory, np.int64)
+    numbers[:] = range(len(numbers))
+    host, there = device.host_buffer(address, PAGE_BYTES, memory), device.alloc(PAGE_BYTES)
+    there.cpu_view()[:] = memory[:]
+    program = device.load(kernels.add_number(device.target))
+    commands = device.compute_queue().commands()
+    commands.exec(program, (host, there, 5), (len(numbers), 1, 1)).submit().wait()
+    np.testing.assert_array_equal(numbers, np.arange(5, 5 + len(numbers)))
+
+
+def test_memory_that_is_let_go_of_is_reached_until_nothing_uses_it(device):
+    memory, address = pages(1)
+    gate, queue = device.timeline("gate"), device.copy_queue()
+    there = device.alloc(PAGE_BYTES)
+    there.cpu_view()[:] = b"\x2b" * PAGE_BYTES
+    before = len(device.gpu_memory.pinned)
+    host = device.host_buffer(address, PAGE_BYTES, memory)
+    point = queue.commands().wait(gate.point(1)).copy(host, there).submit()
+    del host
+    gc.collect()
+    pinned = len(device.gpu_memory.pinned)
+    gate.signal(1)
+    point.wait()
+    device.trim()
+    assert len(device.gpu_memory.pinned) < pinned
+    assert pinned > before
+    assert memory[:] == b"\x2b" * PAGE_BYTES
+
+
+def test_released_memory_can_be_pinned_again_at_once(device):
+    memory, address = pages(2)
+    for _ in range(3):
+        host = device.host_buffer(address, len(memory), memory)
+        assert isinstance(host.storage, HostMemory)
+        host.storage.release()
+    assert not device.gpu_memory.pinned
+
+
+@pytest.mark.parametrize(("shift", "size"), [(8, PAGE_BYTES), (0, 100), (0, 0)])
+def test_parts_of_pages_are_refused_with_the_sizes(device, shift, size):
+    memory, address = pages(2)
+    with pytest.raises(ArgumentMismatch, match=f"multiples of 4096 bytes, not {size} bytes at"):
+        device.host_buffer(address + shift, size, memory)
+
+
+def test_freed_pages_are_refused(device):
+    system = device.system
+    address = system.mmap(2 * PAGE_BYTES, 3, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+    system.munmap(address + PAGE_BYTES, PAGE_BYTES)
+    with pytest.raises(HardwareError):
+        device.host_buffer(address, 2 * PAGE_BYTES, None)
+    assert not device.gpu_memory.pinned
+    system.munmap(address, PAGE_BYTES)
+
+
+def test_another_gpu_does_not_use_it(device):
+    memory, address = pages(1)
+    host = device.host_buffer(address, PAGE_BYTES, memory)
+    with open_device("NV:1") as other:
+        assert device.reaches(host) and not other.reaches(host)
+        commands = other.copy_queue().commands().copy(other.alloc(8), host, 8)
+        with pytest.raises(ArgumentMismatch, match="Copy it into a buffer of this device first"):
+            commands.submit()
+
+
+def test_closing_the_device_gives_the_pages_back(device):
+    memory, address = pages(1)
+    memory[:4] = b"kept"
+    with open_device("NV") as short:
+        host = short.host_buffer(address, PAGE_BYTES, memory)
+    assert memory[:4] == b"kept"
+    assert not short.gpu_memory.pinned
+    with pytest.raises(DeviceClosed):
+        short.host_buffer(address, PAGE_BYTES, memory)
+    again = device.host_buffer(address, PAGE_BYTES, memory)
+    del host, short
+    gc.collect()
+    assert len(device.gpu_memory.pinned) == 1
+    assert again.cpu_addr == address
