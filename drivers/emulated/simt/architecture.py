@@ -41,6 +41,8 @@ class Architecture:
     table, which is read only if it matters."""
     waits: Callable[[Any], bool]
     """Whether an instruction waits for the workgroup's other waves."""
+    numbered: Callable[[Any], bool]
+    """Whether it does so at one of several barriers, which the runner must tell apart."""
     memory_kinds: Callable[[Any], tuple[int, ...]]
     """Which memories an instruction may access: it has a slot for each."""
     translate: Callable[[Program[Any], int, dict[int, int], bool], str]
@@ -59,7 +61,7 @@ def _amd(
     making = functools.partial(translator, generation=generation.name)
     return Architecture(
         functools.partial(_decode, generation), amd.flow, _nowhere,
-        amd.waits, amd_memory.kinds_of,
+        amd.waits, lambda instruction: False, amd_memory.kinds_of,
         functools.partial(amd_function.translate, making), wave_sizes, vector_registers,
         generation.opcodes,
     )
@@ -87,8 +89,8 @@ CDNA2, CDNA3 = (
 def _sass(arch: str) -> Architecture:
     return Architecture(
         lambda code, offset, wave_size: sass_decode.decode(code, offset, arch),
-        sass_flow.flow, sass_flow.leads, sass_flow.waits, sass_memory.kinds_of,
-        sass_function.translate, (32,), sass_registers.VECTOR_REGISTERS, {},
+        sass_flow.flow, sass_flow.leads, sass_flow.waits, sass_flow.numbered,
+        sass_memory.kinds_of, sass_function.translate, (32,), sass_registers.VECTOR_REGISTERS, {},
     )
 
 

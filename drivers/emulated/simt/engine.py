@@ -118,6 +118,8 @@ class _Kernel:
     kinds: list[tuple[int, int]]
     """(pc, kind) of each slot."""
     has_barrier: bool
+    numbered: bool
+    """Whether its waves wait at barriers with numbers."""
     versions: dict[tuple[bool, Effort], int]
     """Addresses of host code: for waves with all their lanes or for any, and how well it is."""
     work: int = 0
@@ -314,7 +316,7 @@ class Engine:
         wave_bytes = _scratch_of_a_wave(dispatch)
         all_lanes = (1 << lanes) - 1
         struct.pack_into(
-            "<QQQQQQQQQQQqqqQQQQQQQqQ", job, 0,
+            "<QQQQQQQQQQQqqqQQQQQQQqQQ", job, 0,
             first, end, 0, dispatch.grid[0], dispatch.grid[1], full, tail, waves,
             (1 << rest) - 1 if rest else all_lanes,
             scalars.buffer_info()[0], len(scalars), *dispatch.group_ids,
@@ -322,6 +324,7 @@ class Engine:
             dispatch.loop_budget, _mxcsr(dispatch.float_mode), wave_bytes,
             kernel.state_bytes if kernel.has_barrier else 0, all_lanes,
             dispatch.scratch_register, dispatch.end_address or ctypes.addressof(_NEVER),
+            kernel.numbered,
         )
         addresses = [
             self._prepare(number, context, kernel, dispatch, waves, ctypes.addressof(job), ranges)
@@ -440,7 +443,7 @@ def _describe(
     return _Kernel(
         isa, dispatch.wave_size, program, tuple(pieces), table, digest.digest(),
         slots, kinds,
-        any(map(isa.waits, program.instructions)), {},
+        any(map(isa.waits, program.instructions)), any(map(isa.numbered, program.instructions)), {},
     )
 
 

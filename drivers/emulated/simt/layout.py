@@ -9,7 +9,15 @@ from __future__ import annotations
 STATE_SCALARS = 0  # 128 × 4 bytes
 STATE_SCC = 512  # SCC as a byte
 STATE_RESUME = 516  # where it goes on: 0 at its start, n after its n-th barrier, -1 ended
+STATE_MEETING = 520  # what it waits for: barrier, a MEETS_ from bit 4, waves (0: all) from bit 8
+STATE_VOTES = 524  # at a vote: its lanes that are for it
+STATE_VOTERS = 528  # and all that came
+STATE_RESULT = 532  # what came of the last vote
+STATE_HELD = 536  # 1 while others are waited for
 STATE_VECTORS = 1024  # registers × lanes × 4 bytes
+
+# What a wave does at a barrier with a number: the votes are counted, or all or any must be for it.
+MEETS, MEETS_ARRIVING, MEETS_COUNTING, MEETS_ALL, MEETS_ANY = range(5)
 
 # A native thread's context.
 CONTEXT_BUDGET = 0  # jumps backward that are left; below 0 the wave gives up
@@ -65,6 +73,7 @@ JOB_STATE_STRIDE = 152  # 0 where the waves of a workgroup need not wait for eac
 JOB_FULL_EXEC = 160  # EXEC of a wave with all lanes
 JOB_SCRATCH_REGISTER = 168  # receives a wave's offset in that scratch, −1 for none
 JOB_END_AT = 176  # address of a 32-bit word: no more workgroups are begun once it is not 0
+JOB_NUMBERED = 184  # 1 where waves wait at barriers with numbers
 JOB_BYTES = 192
 
 FAULT_MEMORY, FAULT_HANG = 1, 2

@@ -153,6 +153,7 @@ def nothing(t: Translator, i: Instruction) -> None:
 def _semantics() -> dict[str, Semantics]:
     """The functions that know instructions, by name. The families' modules name the Translator."""
     from drivers.emulated.simt import (
+        sass_barrier,
         sass_cross,
         sass_float,
         sass_half,
@@ -164,7 +165,8 @@ def _semantics() -> dict[str, Semantics]:
 
     found: dict[str, Semantics] = dict.fromkeys(NOTHING, nothing)
     for family in (
-        sass_integer, sass_float, sass_narrow, sass_half, sass_memory, sass_cross, sass_matrix,
+        sass_integer, sass_float, sass_narrow, sass_half, sass_memory, sass_cross, sass_barrier,
+        sass_matrix,
     ):
         found |= family.SEMANTICS
     return found

@@ -27,7 +27,7 @@ def conditional(i: Instruction) -> bool:
         return True
     if "diverge" in i.row.words:
         return True
-    if "p87" not in i.row.positions:
+    if "p87" not in i.row.positions or i.name == "BAR":  # where it is a vote
         return False
     other = i.operand("p87")
     return other.number != PT or other.negate
@@ -40,23 +40,17 @@ def flow(i: Instruction) -> Flow:
         raise _refused(i, "leads where it is not known to, which is not translated yet")
     if i.name not in ENDING:
         return (), False
+    if i.name == "CALL" and ".ABS" in i.row.words:
+        raise _refused(i, "calls a function by its address, which is not translated yet")
     if i.name == "EXIT":
         return ((after,) if conditional(i) else ()), True
-    if i.name in ("RET", "BPT", "BRX") or (by_register(i) and i.name == "CALL"):
-        if conditional(i):
-            raise _refused(i, "with a condition is not translated yet")
-        return ((after,) if i.name == "CALL" else ()), True
-    if i.name == "CALL":
-        if ".ABS" in i.row.words:
-            raise _refused(i, "calls a function by its address, which is not translated yet")
-        return (i.target, after), True
     if i.name == "BRA":
         return ((i.target, after) if conditional(i) else (i.target,)), True
-    if i.name == "BAR":
-        _check_barrier(i)
-    elif conditional(i):
-        raise _refused(i, "with a condition is not translated yet")
-    return (after,), True
+    if i.name == "CALL" and not by_register(i):
+        return (i.target, after), True
+    if conditional(i):
+        return (after, i.pc), True  # lanes for which it holds come back to it alone
+    return (() if i.name in ("RET", "BRX", "BPT") else (after,)), True
 
 
 def by_register(i: Instruction) -> bool:
@@ -104,13 +98,14 @@ def _functions(first: int, decode: Callable[[int], Instruction]) -> set[int]:
     return called | starts - branched
 
 
-def _check_barrier(i: Instruction) -> None:
-    numbers = [operand for operand in i.operands if operand.kind == "I"]
-    whole = ".SYNC" in i.row.words and len(numbers) == len(i.operands)
-    if not whole or any(operand.number for operand in numbers) or conditional(i):
-        raise _refused(i, "is no barrier of all threads of a block: not translated yet")
-
-
 def waits(i: Instruction) -> bool:
     """Whether it waits for the block's other warps."""
     return i.name == "BAR"
+
+
+def numbered(i: Instruction) -> bool:
+    """Whether it is another barrier than the one of all warps, at which nobody votes."""
+    if i.name != "BAR":
+        return False
+    plain = ".SYNC" in i.row.words and all(o.kind == "I" and not o.number for o in i.operands)
+    return not plain

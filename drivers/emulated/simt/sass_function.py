@@ -15,18 +15,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from drivers.emulated.simt import layout
+from drivers.emulated.simt import layout, sass_barrier
 from drivers.emulated.simt.program import Block, Program, live_at_start
 from drivers.emulated.simt.sass import Translator
 from drivers.emulated.simt.sass_decode import PT, Instruction
-from drivers.emulated.simt.sass_flow import ENDING, by_register, conditional
+from drivers.emulated.simt.sass_flow import ENDING, by_register, conditional, numbered
 from drivers.emulated.simt.sass_registers import ALIVE, BARRIER, EXEC
+from drivers.emulated.simt.sass_text import LANES, STATE, VECTOR_BASE, Text
 from drivers.emulated.simt.values import Value, llvm_type
-
-_VECTOR_BASE = 1000
-"""Vector registers in the sets of the liveness analysis are numbered from here on."""
-_LANES = 32
-_STATE = "%m."
 
 
 @dataclass
@@ -37,18 +33,28 @@ class _Copy:
     blocks: dict[int, Translator] = field(default_factory=dict)
     conditions: dict[int, Value] = field(default_factory=dict)
     """For each lane or (a scalar) for the warp: whether the end of a block has its effect."""
+    values: dict[int, Value] = field(default_factory=dict)
+    """What else it depends on: where a jump leads, or the lanes for which a WARPSYNC waits."""
+    meetings: dict[int, tuple[Value, Value]] = field(default_factory=dict)
+    """At barriers with numbers: what the warp waits for, and the lanes that vote for it."""
+
+
+def _jumps(i: Instruction) -> bool:
+    """Whether it leads to a place that stands in it."""
+    return i.name in ("BRA", "CALL") and not by_register(i)
 
 
 def _label(pc: int, whole: bool) -> str:
     return f"pc{pc:x}" if whole else f"pc{pc:x}.split"
 
 
-class _Function:
+class _Function(Text):
     """The text under construction."""
 
     def __init__(
         self, program: Program[Instruction], slots: dict[int, int], all_lanes: bool
     ) -> None:
+        super().__init__()
         self.program, self.slots, self.all_lanes = program, slots, all_lanes
         self.returns = sorted(
             last.pc + last.size_bytes
@@ -58,16 +64,17 @@ class _Function:
         for block in program.blocks.values():
             last = block.instructions[-1]
             if last.name == "RET":
-                block.successors = tuple(self.returns)
+                block.successors = (*block.successors, *self.returns)
         self.whole, self.split = _Copy(True), _Copy(False)
+        self.numbered = any(map(numbered, program.instructions))
         for block in program.blocks.values():
             self._translate(self.whole, block)
             self._translate(self.split, block)
         uses, definitions = {}, {}
         for start, build in self.whole.blocks.items():
-            uses[start] = build.scalar_uses | {_VECTOR_BASE + v for v in build.vector_uses}
+            uses[start] = build.scalar_uses | {VECTOR_BASE + v for v in build.vector_uses}
             definitions[start] = build.written_scalars | {
-                _VECTOR_BASE + v for v in build.vector_definitions
+                VECTOR_BASE + v for v in build.vector_definitions
             }
         self.live = live_at_start(program, uses, definitions)
         self.sites = [start for start, block in program.blocks.items()
@@ -75,15 +82,11 @@ class _Function:
         self.barriers = [start for start, block in program.blocks.items()
                          if block.instructions[-1].name == "BAR"]
         self.places = {start: n for n, start in enumerate(sorted(program.blocks))}
-        self.stubs: set[int] = set()
-        self.scalars: set[int] = {EXEC, ALIVE}
-        self.vectors: set[int] = set()
-        self.count = 0
 
     def _translate(self, copy: _Copy, block: Block[Instruction]) -> None:
         build = Translator(copy.whole, self.slots)
         if not copy.whole:
-            build.home = _STATE
+            build.home = STATE
         build.prefix = f"%{'w' if copy.whole else 's'}{block.start:x}."
         for instruction in block.instructions:
             if instruction.name in ENDING:
@@ -91,84 +94,22 @@ class _Function:
                 build.guard = build.uniform_guard = None
                 if conditional(instruction):
                     copy.conditions[block.start] = _condition(build, instruction)
-                elif by_register(instruction):
-                    copy.conditions[block.start] = build.register(instruction.operand("a").number)
+                if by_register(instruction):
+                    copy.values[block.start] = build.register(instruction.operand("a").number)
                 elif instruction.name == "WARPSYNC":
-                    copy.conditions[block.start] = _members(build, instruction)
+                    copy.values[block.start] = _members(build, instruction)
                 elif instruction.name == "BSYNC":
                     build.scalar(BARRIER + instruction.operand("B16").number)
+                elif instruction.name == "BAR" and self.numbered:
+                    copy.meetings[block.start] = (
+                        sass_barrier.meeting(build, instruction),
+                        sass_barrier.ballot(build, instruction),
+                    )
                 break
             build.translate(instruction)
         build.guard = None
         build.settle()
         copy.blocks[block.start] = build
-
-    # ---- small pieces of text ----
-    def _fresh(self) -> str:
-        self.count += 1
-        return f"%f{self.count}"
-
-    def _slot(self, array: str, number: int, lines: list[str]) -> str:
-        name = self._fresh()
-        lines.append(f"  {name} = getelementptr i32, ptr %{array}, i64 {number}")
-        return name
-
-    def _add(self, array: str, number: int, lanes: str, lines: list[str]) -> None:
-        """Adds lanes to those that wait somewhere."""
-        at, old, new = self._slot(array, number, lines), self._fresh(), self._fresh()
-        lines += [f"  {old} = load volatile i32, ptr {at}", f"  {new} = or i32 {old}, {lanes}",
-                  f"  store volatile i32 {new}, ptr {at}"]
-
-    def _set(self, array: str, number: int, lanes: str, lines: list[str]) -> None:
-        at = self._slot(array, number, lines)
-        lines.append(f"  store volatile i32 {lanes}, ptr {at}")
-
-    def _get(self, array: str, number: int, lines: list[str]) -> str:
-        at, name = self._slot(array, number, lines), self._fresh()
-        lines.append(f"  {name} = load volatile i32, ptr {at}")
-        return name
-
-    def _state(self, register: int, lines: list[str]) -> str:
-        name = self._fresh()
-        lines.append(f"  {name} = load i32, ptr {_STATE}s{register}")
-        return name
-
-    def _put(self, register: int, value: str, lines: list[str]) -> None:
-        lines.append(f"  store i32 {value}, ptr {_STATE}s{register}")
-
-    def _branch(
-        self, test: str, yes: str, no: str, lines: list[str]
-    ) -> None:
-        name = self._fresh()
-        lines.append(f"  {name} = {test}")
-        lines.append(f"  br i1 {name}, label %{yes}, label %{no}")
-
-    def _new_label(self) -> str:
-        self.count += 1
-        return f"l{self.count}"
-
-    def _go(self, target: int) -> str:
-        """The label where the lanes of EXEC in the split copy go on at a place."""
-        self.stubs.add(target)
-        return f"go{target:x}"
-
-    def _place(self, register: int) -> tuple[str, str]:
-        """LLVM type and slot name (without its home) of a register of the analysis."""
-        if register >= _VECTOR_BASE:
-            self.vectors.add(register - _VECTOR_BASE)
-            return llvm_type("u32", _LANES), f"v{register - _VECTOR_BASE}"
-        self.scalars.add(register)
-        return "i32", f"s{register}"
-
-    def _move(self, registers: set[int], source: str, target: str) -> list[str]:
-        """Copies registers from one home to the other."""
-        lines = []
-        for register in sorted(registers):
-            type, slot = self._place(register)
-            name = self._fresh()
-            lines += [f"  {name} = load {type}, ptr {source}{slot}",
-                      f"  store {type} {name}, ptr {target}{slot}"]
-        return lines
 
     # ---- the whole copy ----
     def _jump(self, source: int, target: int, extra: list[str]) -> str:
@@ -198,77 +139,89 @@ class _Function:
         self._store(build, wanted)
         lines, extra = build.lines, []  # type: list[str], list[str]
         condition = self.whole.conditions.get(block.start)
-        name = last.name
-        if name == "BPT":
-            lines.append("  br label %exhausted")
-        elif name == "EXIT" and condition is None:
-            lines.append("  ret i32 0")
-        elif name == "BAR":
-            lines += self._move(wanted, "%", _STATE)
-            lines.append(f"  ret i32 {1 + 2 * self.barriers.index(block.start)}")
-        elif by_register(last):
-            assert condition is not None
-            self._jump_whole(block, condition, wanted, lines, extra)
-        elif name == "EXIT":
-            assert condition is not None
-            (after,) = block.successors
-            some, part = self._new_label(), self._new_label()
-            if not condition.lanes:
-                on = _label(after, True)
-                lines.append(f"  br i1 {condition.text}, label %ended, label %{on}")
-                return extra
-            bits = build.packed(condition).text
-            self._branch(f"icmp eq i32 {bits}, 0", _label(after, True), some, lines)
-            lines.append(f"{some}:")
-            self._branch(f"icmp eq i32 {bits}, -1", "ended", part, lines)
-            lines.append(f"{part}:")
-            lines += self._move(wanted, "%", _STATE)
-            left = self._fresh()
-            lines.append(f"  {left} = xor i32 {bits}, -1")
-            self._put(ALIVE, left, lines)
-            self._put(EXEC, left, lines)
-            lines.append(f"  br label %{self._go(after)}")
-        elif condition is not None and name in ("BRA", "CALL"):
-            target, after = block.successors
-            yes = self._jump(last.pc, target, extra)
+        after = last.pc + last.size_bytes
+        if condition is not None:
+            if last.name == "EXIT":
+                yes = "ended"
+            elif _jumps(last):
+                yes = self._jump(last.pc, last.target, extra)
+            else:
+                yes = self._new_label()
             if not condition.lanes:
                 lines.append(
                     f"  br i1 {condition.text}, label %{yes}, label %{_label(after, True)}"
                 )
+            else:
+                bits = build.packed(condition).text
+                self._part_whole(block, bits, yes, wanted, lines)
+            if last.name == "EXIT" or _jumps(last):
                 return extra
-            bits = build.packed(condition).text
-            other, part = self._new_label(), self._new_label()
-            self._branch(f"icmp eq i32 {bits}, 0", _label(after, True), other, lines)
-            lines.append(f"{other}:")
-            self._branch(f"icmp eq i32 {bits}, -1", yes, part, lines)
-            lines.append(f"{part}:")
-            lines += self._move(wanted, "%", _STATE)
-            self._put(ALIVE, "-1", lines)
-            left = self._fresh()
-            lines.append(f"  {left} = xor i32 {bits}, -1")
-            self._add("waiting", self.places[target], bits, lines)
-            self._add("waiting", self.places[after], left, lines)
-            lines.append("  br label %dispatch")
+            lines.append(f"{yes}:")
+        if last.name == "BPT":
+            lines.append("  br label %exhausted")
+        elif last.name == "EXIT":
+            lines.append("  ret i32 0")
+        elif last.name == "BAR":
+            lines += self._move(wanted, "%", STATE)
+            self._arrive(self.whole, block.start, "-1", lines)
+            lines.append(f"  ret i32 {1 + 2 * self.barriers.index(block.start)}")
+        elif by_register(last):
+            self._jump_whole(block, wanted, lines, extra)
         else:
             lines.append(f"  br label %{self._jump(last.pc, block.successors[0], extra)}")
         return extra
+
+    def _part_whole(
+        self, block: Block[Instruction], bits: str, yes: str, wanted: set[int], lines: list[str]
+    ) -> None:
+        """Goes to `yes` with all lanes, or on with all, or leaves both to the split copy."""
+        last = block.instructions[-1]
+        after = last.pc + last.size_bytes
+        some, part = self._new_label(), self._new_label()
+        self._branch(f"icmp eq i32 {bits}, 0", _label(after, True), some, lines)
+        lines.append(f"{some}:")
+        self._branch(f"icmp eq i32 {bits}, -1", yes, part, lines)
+        lines += [f"{part}:", *self._move(wanted, "%", STATE)]
+        left = self._fresh()
+        lines.append(f"  {left} = xor i32 {bits}, -1")
+        if last.name == "EXIT":
+            self._put(ALIVE, left, lines)
+            self._put(EXEC, left, lines)
+            lines.append(f"  br label %{self._go(after)}")
+            return
+        self._put(ALIVE, "-1", lines)
+        self._add("waiting", self.places[last.target if _jumps(last) else last.pc], bits, lines)
+        self._add("waiting", self.places[after], left, lines)
+        lines.append("  br label %dispatch")
+
+    def _arrive(self, copy: _Copy, start: int, lanes: str, lines: list[str]) -> None:
+        """Tells the runner what these lanes wait for, and how they vote."""
+        if start not in copy.meetings:
+            return
+        meeting, ballot = copy.meetings[start]
+        votes = self._fresh()
+        lines.append(f"  {votes} = and i32 {ballot.text}, {lanes}")
+        for place, bits in ((layout.STATE_VOTES, votes), (layout.STATE_VOTERS, lanes)):
+            at, old, count, new = (self._fresh() for _ in range(4))
+            lines += [f"  {at} = getelementptr i8, ptr %state, i64 {place}",
+                      f"  {old} = load i32, ptr {at}",
+                      f"  {count} = call i32 @llvm.ctpop.i32(i32 {bits})",
+                      f"  {new} = add i32 {old}, {count}", f"  store i32 {new}, ptr {at}"]
+        at = self._fresh()
+        lines += [f"  {at} = getelementptr i8, ptr %state, i64 {layout.STATE_MEETING}",
+                  f"  store i32 {meeting.text}, ptr {at}"]
 
     @staticmethod
     def _ways(block: Block[Instruction]) -> dict[int, int]:
         """Where a jump by a register may lead, by the register's value."""
         last = block.instructions[-1]
-        after = last.pc + last.size_bytes
-        return {
-            (pc - last.target) & 0xFFFFFFFF: pc for pc in block.successors
-            if last.name != "CALL" or pc != after
-        }
+        return {(pc - last.target) & 0xFFFFFFFF: pc for pc in block.successors}
 
     def _jump_whole(
-        self, block: Block[Instruction], value: Value, wanted: set[int], lines: list[str],
-        extra: list[str],
+        self, block: Block[Instruction], wanted: set[int], lines: list[str], extra: list[str]
     ) -> None:
         build, last = self.whole.blocks[block.start], block.instructions[-1]
-        ways = self._ways(block)
+        value, ways = self.whole.values[block.start], self._ways(block)
         first = build.value(f"extractelement {value.llvm} {value.text}, i32 0", "u32", False)
         apart = build.packed(value.differs(build.splat(first))).text
         same, part = self._new_label(), self._new_label()
@@ -278,7 +231,7 @@ class _Function:
             for distance, pc in ways.items()
         )
         lines += [f"{same}:", f"  switch i32 {first.text}, label %exhausted [ {cases} ]",
-                  f"{part}:", *self._move(wanted, "%", _STATE)]
+                  f"{part}:", *self._move(wanted, "%", STATE)]
         self._put(ALIVE, "-1", lines)
         for distance, pc in ways.items():
             there = build.packed(value.equals(distance)).text
@@ -290,8 +243,8 @@ class _Function:
 
     def _store(self, build: Translator, wanted: set[int]) -> None:
         build.store(
-            {r - _VECTOR_BASE for r in wanted if r >= _VECTOR_BASE},
-            {r for r in wanted if r < _VECTOR_BASE},
+            {r - VECTOR_BASE for r in wanted if r >= VECTOR_BASE},
+            {r for r in wanted if r < VECTOR_BASE},
         )
 
     # ---- the split copy ----
@@ -301,45 +254,55 @@ class _Function:
         condition = self.split.conditions.get(block.start)
         bits = ""
         exec = build.scalar(EXEC).text
-        if condition is not None and last.name != "WARPSYNC" and not by_register(last):
+        if condition is not None:
             lanes = condition if condition.lanes else build.splat(condition)
             bits = (build.packed(lanes) & build.scalar(EXEC)).text
-        wanted = self._wanted(block)
-        self._store(build, wanted | self._barrier_registers(build))
+        self._store(build, self._wanted(block) | self._barrier_registers(build))
         lines = build.lines
         name = last.name
+        if name == "EXIT":
+            self._exit_split(block, bits or exec, exec, lines)
+            return
+        if bits:
+            yes = self._go(last.target) if _jumps(last) else self._new_label()
+            self._part_split(last, bits, exec, yes, lines)
+            if _jumps(last):
+                return
+            lines.append(f"{yes}:")
         if name == "BPT":
             lines.append("  br label %exhausted")
-        elif name == "EXIT":
-            self._exit_split(block, bits or exec, exec, lines)
         elif by_register(last):
-            assert condition is not None
-            self._jump_split(block, condition, lines)
-        elif bits:
-            target, after = block.successors
-            left, inverse = self._fresh(), self._fresh()
-            lines += [f"  {inverse} = xor i32 {bits}, -1",
-                      f"  {left} = and i32 {exec}, {inverse}"]
-            some, part = self._new_label(), self._new_label()
-            self._branch(f"icmp eq i32 {bits}, 0", self._go(after), some, lines)
-            lines.append(f"{some}:")
-            self._branch(f"icmp eq i32 {left}, 0", self._go(target), part, lines)
-            lines.append(f"{part}:")
-            self._add("waiting", self.places[target], bits, lines)
-            self._add("waiting", self.places[after], left, lines)
-            lines.append("  br label %dispatch")
-        elif name in ("BSYNC", "WARPSYNC"):
-            site = self.sites.index(block.start)
-            if condition is not None:
-                self._set("members", site, condition.text, lines)
-            self._add("arrived", site, exec, lines)
-            lines.append(f"  br label %meet{site}")
+            self._jump_split(block, lines)
         elif name == "BAR":
             number = self.barriers.index(block.start)
+            self._arrive(self.split, block.start, exec, lines)
             self._add("stopped", number, exec, lines)
             lines.append(f"  br label %stop{number}")
+        elif name in ("BSYNC", "WARPSYNC"):
+            site = self.sites.index(block.start)
+            if name == "WARPSYNC":
+                self._set("members", site, self.split.values[block.start].text, lines)
+            self._add("arrived", site, exec, lines)
+            lines.append(f"  br label %meet{site}")
         else:
             lines.append(f"  br label %{self._go(block.successors[0])}")
+
+    def _part_split(
+        self, last: Instruction, bits: str, exec: str, yes: str, lines: list[str]
+    ) -> None:
+        """Goes to `yes` with all lanes that are here, or on with all, or parts them."""
+        after, target = last.pc + last.size_bytes, last.target if _jumps(last) else last.pc
+        left, inverse = self._fresh(), self._fresh()
+        lines += [f"  {inverse} = xor i32 {bits}, -1",
+                  f"  {left} = and i32 {exec}, {inverse}"]
+        some, part = self._new_label(), self._new_label()
+        self._branch(f"icmp eq i32 {bits}, 0", self._go(after), some, lines)
+        lines.append(f"{some}:")
+        self._branch(f"icmp eq i32 {left}, 0", yes, part, lines)
+        lines.append(f"{part}:")
+        self._add("waiting", self.places[target], bits, lines)
+        self._add("waiting", self.places[after], left, lines)
+        lines.append("  br label %dispatch")
 
     def _barrier_registers(self, build: Translator) -> set[int]:
         """Those that the block has written: lanes elsewhere may wait by them."""
@@ -362,10 +325,8 @@ class _Function:
         self._put(EXEC, here, lines)
         self._branch(f"icmp eq i32 {here}, 0", "dispatch", self._go(block.successors[0]), lines)
 
-    def _jump_split(
-        self, block: Block[Instruction], value: Value, lines: list[str]
-    ) -> None:
-        build = self.split.blocks[block.start]
+    def _jump_split(self, block: Block[Instruction], lines: list[str]) -> None:
+        build, value = self.split.blocks[block.start], self.split.values[block.start]
         for distance, pc in self._ways(block).items():
             there = build.packed(value.equals(distance)) & build.scalar(EXEC)
             self._add("waiting", self.places[pc], there.text, lines)
@@ -458,7 +419,7 @@ class _Function:
             lines.append(f"in{target:x}:")
             exec, back = self._state(EXEC, lines), self._new_label()
             self._branch(f"icmp eq i32 {exec}, -1", back, _label(target, False), lines)
-            lines += [f"{back}:", *self._move(self.live[target], _STATE, "%"),
+            lines += [f"{back}:", *self._move(self.live[target], STATE, "%"),
                       f"  br label %{_label(target, True)}"]
         return lines
 
@@ -480,7 +441,7 @@ class _Function:
         body += resumes
         body += self._dispatcher()
         body += self._stubs()
-        declarations: set[str] = set()
+        declarations = {"declare i32 @llvm.ctpop.i32(i32)"} if self.numbered else set()
         local: set[str] = set()
         functions: dict[str, str] = {}
         for build in builds:
@@ -502,7 +463,7 @@ class _Function:
         ]) + "\n"
 
     def _entry(self, local: list[str]) -> list[str]:
-        lines = [f"  %lanes = alloca {llvm_type('u32', _LANES)}, align 128"]
+        lines = [f"  %lanes = alloca {llvm_type('u32', LANES)}, align 128"]
         lines += [f"  {line}" for line in local]
         arrays = {"waiting": len(self.places), "arrived": len(self.sites),
                   "members": len(self.sites), "stopped": len(self.barriers)}
@@ -510,30 +471,30 @@ class _Function:
             lines.append(f"  %{name} = alloca [{max(1, count)} x i32], align 64")
             lines.append(f"  store [{max(1, count)} x i32] zeroinitializer, ptr %{name}")
         for index in sorted(self.scalars):
-            lines.append(f"  {_STATE}s{index} = getelementptr i8, ptr %state, "
+            lines.append(f"  {STATE}s{index} = getelementptr i8, ptr %state, "
                          f"i64 {layout.STATE_SCALARS + 4 * index}")
             if self.all_lanes:
                 lines.append(f"  %s{index} = alloca i32")
         for index in sorted(self.vectors):
-            lines.append(f"  {_STATE}v{index} = getelementptr i8, ptr %state, "
-                         f"i64 {layout.STATE_VECTORS + 4 * _LANES * index}")
+            lines.append(f"  {STATE}v{index} = getelementptr i8, ptr %state, "
+                         f"i64 {layout.STATE_VECTORS + 4 * LANES * index}")
             if self.all_lanes:
-                lines.append(f"  %v{index} = alloca {llvm_type('u32', _LANES)}, align 128")
+                lines.append(f"  %v{index} = alloca {llvm_type('u32', LANES)}, align 128")
         return lines
 
     def _resumes(self) -> list[str]:
         """How a wave begins, and how it goes on behind each barrier."""
         lines = ["begin:"]
         if self.all_lanes:
-            lines += [*self._move(self.live[0], _STATE, "%"), f"  br label %{_label(0, True)}"]
+            lines += [*self._move(self.live[0], STATE, "%"), f"  br label %{_label(0, True)}"]
         else:
             exec = self._state(EXEC, lines)
             self._put(ALIVE, exec, lines)
             lines.append(f"  br label %{self._go(0)}")
         for number, start in enumerate(self.barriers):
-            (target,) = self.program.blocks[start].successors
+            target = self.program.blocks[start].successors[0]
             if self.all_lanes:
-                lines += [f"resume{1 + 2 * number}:", *self._move(self.live[target], _STATE, "%"),
+                lines += [f"resume{1 + 2 * number}:", *self._move(self.live[target], STATE, "%"),
                           f"  br label %{_label(target, True)}"]
             lines += [f"resume{2 + 2 * number}:", f"  br label %{self._go(target)}"]
         return lines

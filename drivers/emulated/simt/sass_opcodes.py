@@ -463,11 +463,13 @@ def _flow() -> None:
     row("WARPSYNC", 0x948, "", ".ALL", "", fixed="87.4=7 32.32=0", archs=(HOPPER,))
     row("BMOV", 0x355, "", ".32 clear", "d B24")
     row("BMOV", 0x356, "", ".32", "B24 x")
-    row("BAR", 0xB1D, "", ".SYNC defer", "#54.4 ?#42.12")
-    row("BAR", 0xB1D, "", ".ARV", "#54.4 #42.12", fixed="77.3=1")
-    row("BAR", 0xB1D, "", ".RED barred defer", "#54.4 ?#42.12 p87", fixed="77.3=2")
-    row("BAR", 0x51D, "", ".SYNC defer", "x ?#42.12")
-    row("BAR", 0x31D, "", ".SYNC defer", "x x")
+    for code, number, threads in ((0xB1D, "#54.4", "#42.12"), (0x91D, "#54.4", "x"),
+                                  (0x51D, "x", "#42.12"), (0x31D, "x", "x")):  # fmt: skip
+        hidden = "" if code == 0x31D else "?"
+        row("BAR", code, "", ".SYNC defer", f"{number} {hidden}{threads}")
+        row("BAR", code, "", ".ARV", f"{number} {threads}", fixed="77.3=1")
+        row("BAR", code, "", ".RED barred defer", f"{number} {hidden}{threads} p87",
+            fixed="77.3=2")
     row("BPT", 0x95C, "", ".TRAP", "?#34.3", fixed="84.3=3")
     row("BRA", 0x947, "", ".U any", "?p87 L", archs=(HOPPER,), fixed="32.2=1")
     row("ELECT", 0x82F, "", "", "P81 U p87", archs=(HOPPER,))

@@ -191,6 +191,8 @@ _NAMED: dict[str, Callable[[Instruction], list[str]]] = {
 
 
 def _shown(i: Instruction, flags: str, token: str, o: Operand) -> bool:
+    if "?" in flags and (i.name, token) == ("BAR", "x") and i.arch != "sm_90":
+        return True
     if "?" in flags:
         return o.number != {"R": RZ, "UR": URZ, "I": 0}.get(o.kind, PT) or o.negate
     if "X" in flags and i.name == "ISETP" and i.arch == "sm_75":

@@ -262,7 +262,15 @@ r r {bar.warp.sync %1; mov.u32 %0,1;}
 r  {bar.arrive 3,64; mov.u32 %0,1;}
 r rr {bar.sync %1,%2; mov.u32 %0,1;}
 r r {bar.sync %1; mov.u32 %0,1;}
+r r {bar.sync %1,64; mov.u32 %0,1;}
+r r {bar.sync 3,%1; mov.u32 %0,1;}
+r rr {bar.arrive %1,%2; mov.u32 %0,1;}
+r r {bar.arrive %1,64; mov.u32 %0,1;}
+r r {bar.arrive 3,%1; mov.u32 %0,1;}
 r rr {.reg .pred p; setp.ne.u32 p,%1,0; bar.red.popc.u32 %0,2,p;}
+r rrr {.reg .pred p; setp.ne.u32 p,%1,0; bar.red.popc.u32 %0,%2,%3,p;}
+r rr {.reg .pred p; setp.ne.u32 p,%1,0; bar.red.popc.u32 %0,%2,64,p;}
+r rr {.reg .pred p; setp.ne.u32 p,%1,0; bar.red.popc.u32 %0,3,%2,p;}
 r rr {.reg .pred p; setp.ne.u32 p,%1,0; bar.red.and.pred p,2,64,p; selp.u32 %0,1,2,p;}
 r rr {.reg .pred p; setp.ne.u32 p,%1,0; bar.red.or.pred p,2,p; selp.u32 %0,1,2,p;}
 r pr atom.global.add.u32 %0,[%1],%2;

@@ -1,4 +1,4 @@
-"""Control flow in NVIDIA's machine code: jumps by tables and registers, judged by plain Python.
+"""Control flow in NVIDIA's machine code: tables, pointers, barriers, judged by plain Python.
 
 `eager` boards run kernels as they are where all lanes are together, the others as where some are.
 """
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from compiler import nvrtc
+from drivers.errors import DeviceFault
 from test.drivers.emulated.sass import ARCHS, launch
 
 pytestmark = pytest.mark.skipif(bool(nvrtc.missing()), reason=nvrtc.missing() or "-")
@@ -148,3 +149,69 @@ def test_functions_are_called_by_pointers_from_memory(
     wanted = [functions[(i + 40) % 3](a[i]) + functions[1](a[i + 1]) + functions[1 + (i > 40)](a[i])
               for i in range(THREADS)]  # fmt: skip
     np.testing.assert_allclose(out, wanted, rtol=1e-6)
+
+
+VOTES = """extern "C" __global__ void k(int *out, const int *a, const int *n) {
+  int i = threadIdx.x, b = blockIdx.x * 96;
+  out[b + i] = __syncthreads_count(a[b + i] > n[0]);
+  for (int k = 0; k < 5; k++)
+    out[b + i] += (__syncthreads_and(a[b + (i + 32 * k) % 96] > k) + 2 * __syncthreads_or(
+      a[b + i] > 90 + k)) << 8 + 2 * k; }"""
+
+
+@BOARDS
+@pytest.mark.parametrize("threads", [96, 75], ids=["whole warps", "part of a warp"])
+def test_votes_at_barriers(threads: int, board: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = 12
+    a = np.random.default_rng(5).integers(0, 94, (blocks, 96)).astype(np.int32)
+    a[:4] += 3
+    a[2:9, 70:] = 3
+    n, out = np.array([50], np.int32), np.zeros((blocks, 96), np.int32)
+    launch(board, VOTES, [out, a, n], blocks, threads, monkeypatch)
+    for row, given in zip(out, a, strict=True):
+        total = int((given[:threads] > 50).sum())
+        for k in range(5):
+            turned = given[(np.arange(threads) + 32 * k) % 96]
+            both = bool((turned > k).all()) + 2 * bool((given[:threads] > 90 + k).any())
+            total += both << 8 + 2 * k
+        assert row[:threads].tolist() == [total] * threads and not row[threads:].any()
+
+
+PIPELINE = """extern "C" __global__ void k(int *out, const int *a, const int *n) {
+  __shared__ int box[2][64]; int i = threadIdx.x, sum = 0;
+  if (i < 64) for (int k = 0; k < n[0]; k++) {
+    asm volatile("bar.sync %0, 192;" :: "r"(1 + (k & 1)) : "memory");
+    box[k & 1][i] = a[(64 * k + i) % 999];
+    asm volatile("bar.arrive %0, 192;" :: "r"(3 + (k & 1)) : "memory");
+  } else {
+    asm volatile("bar.arrive 1, 192; bar.arrive 2, 192;" ::: "memory");
+    for (int k = 0; k < n[0]; k++) {
+      asm volatile("bar.sync %0, %1;" :: "r"(3 + (k & 1)), "r"(n[1]) : "memory");
+      sum = sum * 3 + box[k & 1][i & 63] + box[k & 1][63 - (i & 63)];
+      if (k + 2 < n[0])
+        asm volatile("bar.arrive %0, %1;" :: "r"(1 + (k & 1)), "r"(n[1]) : "memory");
+      if (i >= 128) asm volatile("bar.sync 9, %0;" :: "r"(n[2]));
+    } }
+  asm volatile("bar.sync 15;" ::: "memory");
+  out[i] = sum; }"""
+
+
+@BOARDS
+def test_some_warps_fill_what_others_read(board: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two boxes in turn, each full or empty: barriers with counts, at which some only arrive."""
+    a = np.random.default_rng(6).integers(0, 99, 999).astype(np.int32)
+    n, out = np.array([37, 192, 64], np.int32), np.full(192, -1, np.int32)
+    launch(board, PIPELINE, [out, a, n], 1, 192, monkeypatch)
+    wanted = [0] * 192
+    for i in range(64, 192):
+        for k in range(37):
+            box = [int(a[(64 * k + j) % 999]) for j in range(64)]
+            wanted[i] = wanted[i] * 3 + box[i & 63] + box[63 - (i & 63)]
+    assert [value % (1 << 32) for value in out.tolist()] == [w % (1 << 32) for w in wanted]
+
+
+def test_a_barrier_to_which_too_few_come_is_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = """extern "C" __global__ void k(int *out) {
+      if (threadIdx.x < 32) asm volatile("bar.sync 1, 64;"); out[threadIdx.x] = 1; }"""
+    with pytest.raises(DeviceFault, match="the kernel never ends"):
+        launch("sm_90", source, [np.zeros(64, np.int32)], 1, 64, monkeypatch)

@@ -35,6 +35,10 @@ cases = {
     "a product of matrices": (Tensor(large) @ Tensor(large), large @ large),
     "one of halves": ((Tensor(half) @ Tensor(half).T).float(),
                       half.astype(np.float32) @ half.astype(np.float32).T),
+    "one of 8-bit floats": (
+        Tensor(np.round(a)).cast(dtypes.fp8e4m3).dot(
+            Tensor(np.round(b)).cast(dtypes.fp8e4m3), dtype=dtypes.float32),
+        np.round(a) @ np.round(b)),
     "the largest": (Tensor(large).max(axis=1), large.max(axis=1)),
     "softmax": (Tensor(a).softmax(), exponents / exponents.sum(1, keepdims=True)),
     "a division": (Tensor(a) / (Tensor(a) * Tensor(a) + 0.1), a / (a * a + np.float32(0.1))),
