@@ -285,15 +285,26 @@ def _shifted_by(
     return first >> bit | second << (32 - bit)
 
 
+_SELECTORS = {
+    1: (0x3210, 0x4321, 0x5432, 0x6543), 2: (0x5670, 0x6701, 0x7012, 0x0123),
+    3: (0x0000, 0x1111, 0x2222, 0x3333), 4: (0x3210, 0x3211, 0x3222, 0x3333),
+    5: (0x0000, 0x1110, 0x2210, 0x3210), 6: (0x1010, 0x3232, 0x1010, 0x3232),
+}
+"""Of PRMT's modes F4E, B4E, RC8, ECL, ECR, RC16, by the selector (PTX ISA, prmt)."""
+
+
 def _prmt(t: Translator, i: Instruction) -> None:
-    if i.fields.get("prmt"):
-        raise t.refuse()
+    mode = i.fields.get("prmt", 0)
     a, b, c = (i.operand(token) for token in "abc")
     low, high = t.raw(a), t.raw(c)
     if b.kind == "I":
-        t.result(_permuted(low, high, b.number))
+        t.result(_permuted(low, high, _SELECTORS[mode][b.number & 3] if mode else b.number))
         return
     selector = t.raw(b)
+    if mode:
+        odd, upper = (selector & 1).differs(0), (selector & 2).differs(0)
+        words = [selector.like(word) for word in _SELECTORS[mode]]
+        selector = upper.select(odd.select(words[3], words[2]), odd.select(words[1], words[0]))
     both = low.to("u64") | (high.to("u64") << 32)
     total = low.like(0)
     for place in range(4):

@@ -25,7 +25,7 @@ class Shape:
 
     factor: str
     """Of A, and of B where `other` does not say: f16, bf16, tf32, f64, e4m3, e5m2, or i8, u8, i4,
-    u4."""
+    u4; of single bits `xor` or `and`: what is done with 32 of them before they are counted."""
     result: str
     """f32, f16, f64 or i32."""
     groups: int
@@ -44,7 +44,7 @@ class Shape:
     @property
     def packed(self) -> int:
         """Terms in a word."""
-        known = {"f16": 2, "bf16": 2, "tf32": 1, "f64": 1, "e4m3": 4, "e5m2": 4}
+        known = {"f16": 2, "bf16": 2, "tf32": 1, "f64": 1, "e4m3": 4, "e5m2": 4, "xor": 1, "and": 1}
         return known.get(self.factor) or 32 // int(self.factor[1:])
 
     @property
@@ -67,6 +67,8 @@ def _term(word: Value, type: str, place: int) -> Value:
     """One term of a word, as the type that sums are made in."""
     if type in ("f64", "tf32"):
         return (word & 0xFFFFE000).as_type("f32") if type == "tf32" else word.as_type("f64")
+    if type in ("xor", "and"):
+        return word
     if type == "bf16":
         return (word & 0xFFFF0000 if place else word << 16).as_type("f32")
     if type == "f16":
@@ -110,7 +112,8 @@ def function(shape: Shape) -> str:
                 left = [_term(row, shape.factor, place) for row in rows]
                 right = [_term(one, shape.other or shape.factor, place) for one in columns]
                 totals = [
-                    _added(total, left[n // 2], right[n % 2]) for n, total in enumerate(totals)
+                    _added(shape, total, left[n // 2], right[n % 2])
+                    for n, total in enumerate(totals)
                 ]
     if shape.saturates:
         totals = [first.as_type("i32").intrinsic("sadd.sat", total.as_type("i32"))
@@ -144,7 +147,10 @@ def _closed(shape: Shape, totals: list[Value]) -> list[Value]:
     return [low | high << 16 for low, high in zip(bits[::2], bits[1::2], strict=True)]
 
 
-def _added(total: Value, left: Value, right: Value) -> Value:
+def _added(shape: Shape, total: Value, left: Value, right: Value) -> Value:
+    if shape.factor in ("xor", "and"):
+        both = left ^ right if shape.factor == "xor" else left & right
+        return total + both.intrinsic("ctpop")
     if total.is_float:
         return left.fma(right, total)
     return total + left.as_type("u32") * right.as_type("u32")
@@ -213,5 +219,13 @@ def _qmma(t: Translator, i: Instruction) -> None:
     _multiply(t, i, Shape(a, result, int(size[3:]) // 16, other=b))
 
 
-SEMANTICS: dict[str, Semantics] = {"HMMA": _hmma, "IMMA": _imma, "DMMA": _dmma, "QMMA": _qmma}
-"""What is not here (single bits) is refused."""
+def _bmma(t: Translator, i: Instruction) -> None:
+    known = i.row.modifiers_of(i.arch)
+    size, operation = (known[name].texts[i.fields[name]].lower() for name in ("bmma", "bmma_op"))
+    rows, bits = (1, int(size[2:])) if size.startswith("88") else (2, int(size[3:]))
+    _multiply(t, i, Shape(operation, "i32", bits // 128, rows))
+
+
+SEMANTICS: dict[str, Semantics] = {
+    "HMMA": _hmma, "IMMA": _imma, "DMMA": _dmma, "QMMA": _qmma, "BMMA": _bmma,
+}

@@ -143,8 +143,9 @@ MODIFIERS: dict[str, Modifier] = {
     "imma_a4": _listed(76, 1, "U4", "S4"), "imma_b4": _listed(78, 1, "U4", "S4"),
     "imma_sat": _flag(82, "SAT"), "i2i": Modifier(76, 2, {0: "U8", 1: "S8", 2: "U16", 3: "S16"}),
     "bmma": Modifier(75, 2, {0: "88128", 1: "168128", 2: "168256"}),
+    "bmma75": Modifier(75, 2, {0: "88128"}),
     "bmma_op": Modifier(77, 2, {0: "XOR", 2: "AND"}),
-    "bmma_op90": Modifier(77, 2, {2: "AND"}),
+    "bmma_op75": Modifier(77, 2, {0: "XOR"}), "bmma_op90": Modifier(77, 2, {2: "AND"}),
     "qmma_a": _listed(78, 1, "E4M3", "E5M2"), "qmma_b": _listed(79, 1, "E4M3", "E5M2"),
     "qmma": Modifier(75, 1, {0: "16816", 1: "16832"}), "qmma_acc": _listed(77, 1, "F16", "F32"),
     "f32out": Modifier(78, 1, {1: "F32"}),
@@ -383,8 +384,7 @@ def _matrix() -> None:
     ):
         row("IMMA", 0x237, "", f".{shape} imma_a{bits} imma_b{bits} imma_sat", "d a b c",
             archs=archs, fixed=f"72.3=4 {places}")
-    row("BMMA", 0x23D, "", "bmma bmma_op .POPC", "d a b c", archs=_NEWER,
-        fixed="72.3=4 79.2=2")
+    row("BMMA", 0x23D, "", "bmma bmma_op .POPC", "d a b c", fixed="72.3=4 79.2=2")
     row("DMMA", 0x23F, "", ".884", "d -|a -|b -|c", archs=(ADA,))
     row("DMMA", 0x23F, "", ".8x8x4", "d -|a -|b -|c", archs=(HOPPER,))
     row("QMMA", 0x27A, "", "qmma qmma_acc qmma_a qmma_b", "d a b c", archs=(ADA,),

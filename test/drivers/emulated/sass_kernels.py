@@ -385,6 +385,7 @@ rr rr,r,rr mma.sync.aligned.m16n8k8.row.col.f16.f16.f16.f16
 rr r,r,rr mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32
 rr r,r,rr mma.sync.aligned.m8n8k16.row.col.satfinite.s32.u8.s8.s32
 rr r,r,rr mma.sync.aligned.m8n8k32.row.col.s32.s4.u4.s32
+rr r,r,rr mma.sync.aligned.m8n8k128.row.col.s32.b1.b1.s32.xor.popc
 """,
     89: r"""
 r rr min.f16x2 %0,%1,%2;

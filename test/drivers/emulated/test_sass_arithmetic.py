@@ -89,7 +89,27 @@ def of_words(signed: bool) -> dict[str, Function]:
             lambda a, b, c: pair(a, b) << (c & 31) >> 32,
         "(int)__funnelshift_r(a, b, c)": lambda a, b, c: pair(a, b) >> (c & 31),
         "(int)((long long)a * b + c >> 16)": lambda a, b, c: wrapped(a * b + c, 64, True) >> 16,
+        **{text: function for mode in MODES for text, function in permutations(mode)},
     }
+
+
+MODES = {
+    "f4e": ("3210", "4321", "5432", "6543"), "b4e": ("5670", "6701", "7012", "0123"),
+    "rc8": ("0000", "1111", "2222", "3333"), "ecl": ("3210", "3211", "3222", "3333"),
+    "ecr": ("0000", "1110", "2210", "3210"), "rc16": ("1010", "3232", "1010", "3232"),
+}  # fmt: skip
+"""PTX ISA, prmt: the bytes that each selector chooses, the upper first."""
+
+
+def permutations(mode: str) -> list[tuple[str, Function]]:
+    """PTX's prmt in a mode, with a selector that is known and with one that is not."""
+    asm = 'asm("prmt.b32.%s %%0, %%1, %%2, %%3;" : "=r"(r) : "r"((int)a), "r"((int)b), "%s"(%s))'
+    return [
+        (f"[&]{{ int r; {asm % (mode, kind, text)}; return r; }}()",
+         lambda a, b, c, known=known: byte_permutation(
+             a, b, int(MODES[mode][(c if known is None else known) & 3], 16)))
+        for kind, text, known in (("r", "(int)c", None), ("n", "1", 1), ("n", "2", 2))
+    ]  # fmt: skip
 
 
 def pair(low: int, high: int) -> int:

@@ -1,4 +1,4 @@
-"""8-bit floats in NVIDIA's machine code, bit for bit, judged by plain Python."""
+"""8-bit floats and products of bits in NVIDIA's machine code, judged by plain Python."""
 
 from __future__ import annotations
 
@@ -150,3 +150,45 @@ def test_products_of_matrices(
     for n, row in enumerate(found):
         wanted = [n + 1 + product[g + 8 * (n >> 1), 2 * t + (n & 1)] for g, t in lanes]
         np.testing.assert_array_equal(row, np.array(wanted, np.float32))
+
+
+SHAPES = {  # of single bits: rows, words of A and of B
+    "m8n8k128": (8, 1, 1), "m16n8k128": (16, 2, 1), "m16n8k256": (16, 4, 2),
+}
+
+
+OF_BITS = [("sm_75", "m8n8k128", "xor")]
+OF_BITS += itertools.product(("sm_89", "sm_90"), SHAPES, ("xor", "and"))
+
+
+@pytest.mark.parametrize("board, shape, operation", OF_BITS, ids=str)
+def test_products_of_bits(
+    board: str, shape: str, operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PTX ISA, "Matrix Fragments for mma.m16n8k256": counts of the bits in which both differ, or
+    that both have."""
+    rows, words_a, words_b = SHAPES[shape]
+    count = 2 * rows // 8
+    x = np.random.default_rng(4).integers(0, 1 << 32, (words_a + words_b, 32), np.uint32)
+    places = [", ".join(f"%{n}" for n in range(first, end)) for first, end in (
+        (0, count), (count, count + words_a), (count + words_a, count + words_a + words_b))]
+    given = ", ".join(f'"r"(x[i + {32 * n}])' for n in range(words_a + words_b))
+    sums = ", ".join(f'"+r"(c[{n}])' for n in range(count))
+    source = f"""extern "C" __global__ void k(int *d, const unsigned *x) {{
+      int i = threadIdx.x, c[4] = {{1, 2, 3, 4}};
+      asm("mma.sync.aligned.{shape}.row.col.s32.b1.b1.s32.{operation}.popc {{{places[0]}}}, "
+        "{{{places[1]}}}, {{{places[2]}}}, {{{places[0]}}};" : {sums} : {given});
+      for (int n = 0; n < {count}; n++) d[i + 32 * n] = c[n]; }}"""
+    found = np.zeros((count, 32), np.int32)
+    launch(board, source, [found, x], 1, 32, monkeypatch)
+    apply = {"xor": np.bitwise_xor, "and": np.bitwise_and}[operation]
+    for n in range(count):
+        for lane in range(32):
+            g, t = divmod(lane, 4)
+            total = n + 1
+            for step in range(words_b):
+                for k in range(4):  # which words of A: a row's, further along at each step
+                    a = x[step * rows // 8 + (n >> 1), 4 * g + k]
+                    b = x[words_a + step, 4 * (2 * t + (n & 1)) + k]
+                    total += int(apply(a, b)).bit_count()
+            assert found[n, lane] == total
