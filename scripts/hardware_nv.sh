@@ -102,7 +102,8 @@ PYTHON
         test/drivers/test_commands.py test/drivers/test_bound.py test/drivers/test_points.py
     run_step 100 tensor_tests env NV=1 "$python" -m pytest -q --maxfail 9 -p no:cacheprovider test/tinyhw
     run_step 60 train_mnist env NV=1 "$python" scripts/train_mnist.py
-    run_step 120 bench "$python" scripts/bench.py --device NV --json
+    run_step 120 bench "$python" scripts/bench.py --device NV --json --libraries tinyhw,torch \
+        --only '^(?!emulated|import|first call|new kernel|peak|memory)'
     cat "$out/summary.txt"
 }
 

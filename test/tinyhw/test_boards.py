@@ -1,7 +1,7 @@
 """Every op of the table in ops.py on emulated boards: one machine has all of a vendor's.
 
 Each once on each of AMD's boards and, as NVRTC takes its time, some on NVIDIA's; with
-TINYHW_FULL=1 variants too, and each op on NVIDIA's. On another machine, `AMD=1 EMULATE=gfx1201`
+TINYHW_FULL=1 variants too. On another machine, `AMD=1 EMULATE=gfx1201` or `NV=1 EMULATE=sm_90`
 runs all tests of this folder but these.
 """
 
@@ -40,7 +40,7 @@ def test_an_op_on_a_board(op: Op, board: str) -> None:
 
 @pytest.mark.skipif(bool(nvrtc.missing()), reason=nvrtc.missing() or "-")
 @pytest.mark.parametrize("number", range(len(NVIDIA)), ids=NVIDIA)
-@pytest.mark.parametrize("op", ONCE if FULL else ONCE[::16], ids=lambda op: op.name)
+@pytest.mark.parametrize("op", ONCE[::16], ids=lambda op: op.name)
 def test_an_op_on_an_nvidia_board(
     op: Op, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
