@@ -33,8 +33,10 @@ Flow = tuple[tuple[int, ...], bool]
 class Architecture:
     """One instruction set."""
 
-    decode: Callable[[bytes, int, int], Any]
-    """Of code, the offset in it, which is the pc, and the wave size."""
+    decode: Callable[[bytes, int, int, int], Any]
+    """Of code, the offset in it, which is the pc, the wave size, and the code's address."""
+    absolute: Callable[[Any], bool]
+    """Whether what an instruction means depends on the code's address."""
     flow: Callable[[Any], Flow]
     leads: Callable[[Any, Callable[[int], Any], Callable[[], bytes]], tuple[int, ...]]
     """Where else it may go on, by the code (as a function that decodes at a pc) and the dispatch's
@@ -60,8 +62,8 @@ def _amd(
 ) -> Architecture:
     making = functools.partial(translator, generation=generation.name)
     return Architecture(
-        functools.partial(_decode, generation), amd.flow, _nowhere,
-        amd.waits, lambda instruction: False, amd_memory.kinds_of,
+        functools.partial(_decode, generation), _never, amd.flow, _nowhere,
+        amd.waits, _never, amd_memory.kinds_of,
         functools.partial(amd_function.translate, making), wave_sizes, vector_registers,
         generation.opcodes,
     )
@@ -72,7 +74,13 @@ def _nowhere(*_: object) -> tuple[int, ...]:
     return ()
 
 
-def _decode(generation: Generation, code: bytes, offset: int, wave_size: int) -> Instruction:
+def _never(instruction: Instruction) -> bool:
+    return False
+
+
+def _decode(
+    generation: Generation, code: bytes, offset: int, wave_size: int, entry: int
+) -> Instruction:
     return amd_decode.decode(code, offset, None, wave_size, generation)
 
 
@@ -88,7 +96,10 @@ CDNA2, CDNA3 = (
 
 def _sass(arch: str) -> Architecture:
     return Architecture(
-        lambda code, offset, wave_size: sass_decode.decode(code, offset, arch),
+        lambda code, offset, wave_size, entry: sass_decode.counted_from(
+            sass_decode.decode(code, offset, arch), entry
+        ),
+        sass_decode.absolute,
         sass_flow.flow, sass_flow.leads, sass_flow.waits, sass_flow.numbered,
         sass_memory.kinds_of, sass_function.translate, (32,), sass_registers.VECTOR_REGISTERS, {},
     )

@@ -253,7 +253,7 @@ class Engine:
         tables.clear()
 
         def decode(pc: int) -> Any:
-            return isa.decode(code, pc, wave_size)
+            return isa.decode(code, pc, wave_size, entry)
 
         def flow(instruction: Any) -> tuple[tuple[int, ...], bool]:
             targets, last = isa.flow(instruction)
@@ -440,6 +440,8 @@ def _describe(
         pieces.append(code[first:end])
         digest.update(struct.pack("<QQ", first, end) + pieces[-1])
     digest.update(table or b"")
+    if any(map(isa.absolute, program.instructions)):
+        digest.update(struct.pack("<Q", dispatch.entry))
     return _Kernel(
         isa, dispatch.wave_size, program, tuple(pieces), table, digest.digest(),
         slots, kinds,

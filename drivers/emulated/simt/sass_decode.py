@@ -20,7 +20,7 @@ table of three predicates; `#53.5` an integer of 5 bits at bit 53.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from drivers.emulated.simt.instruction import UnknownInstruction
@@ -87,6 +87,21 @@ class Instruction:
     def target(self) -> int:
         """Where a branch leads."""
         return next(self.operand(token).number for token in "LAor" if token in self.row.positions)
+
+
+def absolute(i: Instruction) -> bool:
+    """Whether it leads to an address, or to a distance from 0."""
+    return not {"A", "o"}.isdisjoint(i.row.positions)
+
+
+def counted_from(i: Instruction, entry: int) -> Instruction:
+    """An instruction whose addresses are counted from a kernel's entry, as its pc is."""
+    if not absolute(i):
+        return i
+    return replace(i, operands=tuple(
+        o._replace(number=o.number - entry) if token in ("A", "o") else o
+        for (_, token), o in zip(i.row.tokens, i.operands, strict=True)
+    ))
 
 
 def bits(word: int, first: int, width: int) -> int:

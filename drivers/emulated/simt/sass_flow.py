@@ -40,7 +40,7 @@ def flow(i: Instruction) -> Flow:
         raise _refused(i, "leads where it is not known to, which is not translated yet")
     if i.name not in ENDING:
         return (), False
-    if i.name == "CALL" and ".ABS" in i.row.words:
+    if i.name == "CALL" and "a" in i.row.positions and not by_register(i):
         raise _refused(i, "calls a function by its address, which is not translated yet")
     if i.name == "EXIT":
         return ((after,) if conditional(i) else ()), True
@@ -92,7 +92,7 @@ def _functions(first: int, decode: Callable[[int], Instruction]) -> set[int]:
             branched.add(i.target)
             if i.target == pc:
                 break  # behind the last function stands a jump to itself
-        elif i.name == "CALL" and not by_register(i) and ".ABS" not in i.row.words:
+        elif i.name == "CALL" and "L" in i.row.positions and not by_register(i):
             called.add(i.target)
         behind_end = i.name in ("EXIT", "BRA", "RET", "BRX") and not conditional(i)
     return called | starts - branched

@@ -249,13 +249,13 @@ def test_damaged_and_foreign_cubins_are_refused(nv_device) -> None:
 
 
 @pytest.mark.skipif(bool(nvjitlink.missing()), reason=nvjitlink.missing() or "-")
-def test_functions_lie_behind_their_kernel_and_know_its_address(nv_device) -> None:
-    """LLVM's code of a division of bytes, judged by what stands in memory."""
-    target = gpu_target(nv_device.target.arch, compiler="nvptx")
+def test_functions_lie_behind_their_kernel_and_know_its_address(board_device) -> None:
+    """LLVM's code of a division of bytes, judged by what stands in memory, and by its results."""
+    target = gpu_target(board_device.target.arch, compiler="nvptx")
     x, y = (typed(i, (64,), dtypes.uint8) for i in (1, 2))
     code = compile_kernel(assign(x.alu(Op.IDIV, y)), target)
     content = read(code.image)
-    (function,), program = content.functions.values(), nv_device.load(code)
+    (function,), program = content.functions.values(), board_device.load(code)
     memory = bytes(memory_view(program.address, program.size_bytes))
     start = program.size_bytes - len(function.code)
     assert start % 128 == 0 and memory[start:] == function.code
@@ -266,6 +266,13 @@ def test_functions_lie_behind_their_kernel_and_know_its_address(nv_device) -> No
     assert words[changed[0]] == program.address + 16 * (changed[2] // 4 + 1) & 0xFFFFFFFF
     assert words[changed[1]] == program.address >> 32
     assert all(i // 4 == changed[2] // 4 for i in changed[2:])
+    out, *given = (board_device.alloc(64) for _ in range(3))
+    numbers = [[(7 * i + 200) % 256 for i in range(64)], [1 + i % 9 for i in range(64)]]
+    for buffer, values in zip(given, numbers, strict=True):
+        buffer.cpu_view()[:] = bytes(values)
+    commands = board_device.compute_queue().commands()
+    commands.exec(program, (out, *given), code.grid).submit().wait()
+    assert list(bytes(out.cpu_view())) == [a // b for a, b in zip(*numbers, strict=True)]
 
 
 def test_constant_tables_and_variables_of_a_cubin_are_placed(board_device) -> None:
