@@ -31,6 +31,17 @@ ATOMICS = {
     "max_u": "umax", "and": "and", "or": "or", "xor": "xor", "inc": "uinc_wrap",
     "dec": "udec_wrap", "add_f": "fadd", "min_f": "fmin", "max_f": "fmax",
 }
+
+
+def _widened(name: str) -> str:
+    """Two bfloat16 as float32."""
+    return f"""
+  %{name}.h = bitcast {{i}} %{name} to <{{h}} x i16>
+  %{name}.w = zext <{{h}} x i16> %{name}.h to <{{h}} x i32>
+  %{name}.u = shl <{{h}} x i32> %{name}.w, splat (i32 16)
+  %{name}.f = bitcast <{{h}} x i32> %{name}.u to <{{h}} x float>"""
+
+
 RETRIED = {
     # Those without an operation of the host: %new of %seen, %value and %compare.
     "rsub": "  %new = sub {i} %value, %seen",
@@ -55,6 +66,18 @@ RETRIED = {
   %value.h = bitcast {i} %value to <{h} x half>
   %sum.h = fadd <{h} x half> %seen.h, %value.h
   %new = bitcast <{h} x half> %sum.h to {i}""",
+    "pk_add_bf": _widened("seen") + _widened("value") + """
+  %sum.f = fadd <{h} x float> %seen.f, %value.f
+  %sum.w = bitcast <{h} x float> %sum.f to <{h} x i32>
+  %sum.up = lshr <{h} x i32> %sum.w, splat (i32 16)
+  %sum.odd = and <{h} x i32> %sum.up, splat (i32 1)
+  %sum.half = add <{h} x i32> %sum.odd, splat (i32 32767)
+  %sum.near = add <{h} x i32> %sum.w, %sum.half
+  %sum.cut = lshr <{h} x i32> %sum.near, splat (i32 16)
+  %sum.nan = fcmp uno <{h} x float> %sum.f, %sum.f
+  %sum.one = select <{h} x i1> %sum.nan, <{h} x i32> splat (i32 32767), <{h} x i32> %sum.cut
+  %sum.h = trunc <{h} x i32> %sum.one to <{h} x i16>
+  %new = bitcast <{h} x i16> %sum.h to {i}""",
 }
 EVERY_ATOMIC = (*ATOMICS, *RETRIED, "cmpswap")
 FORMS = ("offset", "address")

@@ -161,12 +161,13 @@ def _semantics() -> dict[str, Semantics]:
         sass_matrix,
         sass_memory,
         sass_narrow,
+        sass_special,
     )
 
     found: dict[str, Semantics] = dict.fromkeys(NOTHING, nothing)
     for family in (
-        sass_integer, sass_float, sass_narrow, sass_half, sass_memory, sass_cross, sass_barrier,
-        sass_matrix,
+        sass_integer, sass_float, sass_narrow, sass_half, sass_memory, sass_cross, sass_special,
+        sass_barrier, sass_matrix,
     ):
         found |= family.SEMANTICS
     return found

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from drivers.emulated.simt import layout
 from drivers.emulated.simt.sass_decode import RZ, Instruction, Operand
-from drivers.emulated.simt.sass_integer import first_lane
+from drivers.emulated.simt.sass_special import first_lane
 from drivers.emulated.simt.values import Value
 
 if TYPE_CHECKING:

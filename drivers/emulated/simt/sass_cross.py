@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from drivers.emulated.simt.amd_cross import permuted
 from drivers.emulated.simt.sass_decode import RZ, Instruction
-from drivers.emulated.simt.sass_integer import first_lane
 from drivers.emulated.simt.sass_registers import BARRIER
+from drivers.emulated.simt.sass_special import first_lane
 from drivers.emulated.simt.values import Value
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from drivers.emulated.simt import elementary
-from drivers.emulated.simt.sass_decode import PT, Instruction
+from drivers.emulated.simt.sass_decode import PT, RZ, Instruction
 from drivers.emulated.simt.sass_integer import combine
 from drivers.emulated.simt.values import Value
 
@@ -139,16 +139,19 @@ def _dfma(t: Translator, i: Instruction) -> None:
 
 def _fmnmx(t: Translator, i: Instruction) -> None:
     a, b = _given(t, i, "a", "f32"), _given(t, i, "b", "f32")
-    if i.fields.get("xorsign"):
-        raise t.refuse()
     strict = i.fields.get("nan")
     least = a.minimum(b) if strict else a.min(b)
     most = a.maximum(b) if strict else a.max(b)
     which = i.operand("p87")
     if which.number == PT:
-        t.result(most if which.negate else least)
+        result = most if which.negate else least
     else:
-        t.result(t.read("p87").select(least, most))
+        result = t.read("p87").select(least, most)
+    if i.fields.get("xorsign"):
+        signs = t.raw(i.operand("a")) ^ t.raw(i.operand("b"))
+        signed = result.as_type("u32") ^ (signs & 0x80000000)
+        result = result.fcmp("uno", result).select(result, signed.as_type("f32"))
+    t.result(result)
 
 
 def _fsel(t: Translator, i: Instruction) -> None:
@@ -282,6 +285,15 @@ def _f2i(t: Translator, i: Instruction) -> None:
     t.result(whole.as_type(f"u{whole.width}"))
 
 
+def _f2ip(t: Translator, i: Instruction) -> None:
+    """A float as a limited integer of 8 bits, NaN as 0. How several are packed is not known."""
+    if any(i.operand(token).number != RZ for token in "ac"):
+        raise t.refuse()
+    low, high = (-128, 127) if i.fields["f2ip"] else (0, 255)
+    value = t.source("b", "f32").intrinsic(_TOWARD[i.fields["f2ip_trunc"]])
+    t.result(value.to("i32").max(low).min(high).as_type("u32") & 0xFF)
+
+
 def _i2f(t: Translator, i: Instruction) -> None:
     bits = 8 << i.fields["isrc"]
     sign = "i" if i.fields["i2f"] else "u"
@@ -327,5 +339,5 @@ SEMANTICS: dict[str, Semantics] = {
     "FADD": _fadd, "FMUL": _fmul, "FFMA": _ffma, "DADD": _dadd, "DMUL": _dmul, "DFMA": _dfma,
     "FMNMX": _fmnmx, "FSEL": _fsel, "FSETP": _fsetp, "FSET": _fset, "DSETP": _dsetp,
     "FCHK": _fchk, "MUFU": _mufu, "FRND": _frnd, "F2F": _f2f, "F2I": _f2i, "I2F": _i2f,
-    "I2FP": _i2f,
+    "I2FP": _i2f, "F2IP": _f2ip,
 }

@@ -340,6 +340,8 @@ def _atomics(t: Translator, i: Instruction) -> None:
             _lanes(t, place), place.slot,
         )
         old = found if old is None or place.lanes is None else place.lanes.select(found, old)
+    if i.fields.get("cas") and old is not None:  # CAST: whether it has swapped
+        old = old.equals(data[-1]).to(old.type)
     if "d" in i.row.positions and old is not None:
         t.result(old)
     t.decide("P81", t.constant("m1", 1, True))
@@ -350,17 +352,17 @@ def _operation(t: Translator, i: Instruction) -> tuple[str, int]:
     fields, words = i.fields, i.row.words
     known = i.row.modifiers_of(i.arch)
     if ".CAS" in words or "cas" in fields:
-        if fields.get("cas") or known["cas_size"].texts[fields["cas_size"]] not in ("", "64"):
-            raise t.refuse()
         return "cmpswap", 64 if fields["cas_size"] == 2 else 32
     type_field = next(f for f in ("atype", "atype90", "ftype90", "shared") if f in fields)
     type = known[type_field].texts[fields[type_field]]
     name = _OPERATIONS[fields["atomic" if "atomic" in fields else "red"]] if (
         "atomic" in fields or "red" in fields) else "add"
     if type.startswith(("F32", "F64", "F16x2", "BF16x2")):
-        if name != "add" or type.startswith("BF16"):
+        if name != "add":
             raise t.refuse()
-        return ("pk_add", 32) if type.startswith("F16x2") else ("add_f", int(type[1:3]))
+        if "F16x2" in type:
+            return "pk_add_bf" if type[0] == "B" else "pk_add", 32
+        return "add_f", int(type[1:3])
     if name in ("min", "max"):
         name += "_i" if type.startswith("S") else "_u"
     return name, 64 if type.endswith("64") else 32
@@ -397,6 +399,23 @@ def _ldsm(t: Translator, i: Instruction) -> None:
         t.set_register(d + n, value)
 
 
+def _stsm(t: Translator, i: Instruction) -> None:
+    """The same matrices to shared memory."""
+    operand, base = i.operand("s"), t.field("LDS")
+    for n in range(1 << i.fields["ldsm"]):
+        word = t.register(i.operand("x").number + n)
+        if not i.fields["trans"]:
+            lanes = [8 * n + (lane >> 2) for lane in range(32)]
+            offsets = _matrix_addresses(t, operand, lanes, [4 * (lane & 3) for lane in range(32)])
+            _store(t, "b32", _Place(0, operand.offset, base=base, offsets=offsets), [word])
+            continue
+        for half in range(2):
+            lanes = [8 * n + 2 * (lane & 3) + half for lane in range(32)]
+            offsets = _matrix_addresses(t, operand, lanes, [2 * (lane >> 2) for lane in range(32)])
+            place = _Place(0, operand.offset, base=base, offsets=offsets)
+            _store(t, "b16", place, [word >> 16 if half else word])
+
+
 def _ldgsts(t: Translator, i: Instruction) -> None:
     """From global to shared memory; here at once."""
     size = i.fields["copy_size"]
@@ -415,15 +434,14 @@ def _ldgsts(t: Translator, i: Instruction) -> None:
 
 
 def _qspc(t: Translator, i: Instruction) -> None:
-    """Whether a generic address is one of global, local or shared memory."""
+    """Whether a generic address is one of global, local or shared memory, or of another block's
+    shared memory, which no cluster gives."""
     kind = i.fields["qspc"]
     window = _in_global(t, i.operand("M")).whole(t) >> WINDOW_BITS
     shared, local = (
         window.equals(t.splat(t.scalar_pair(WINDOWS + 2 * n) >> WINDOW_BITS)) for n in range(2)
     )
-    found = {0: ~(shared | local), 1: local, 2: shared}.get(kind)
-    if found is None:
-        raise t.refuse()
+    found = (~(shared | local), local, shared, t.constant("m1", 0, True))[kind]
     t.decide("P81", found)
     if i.operand("d").number != RZ:
         t.result(found.to("u32"))
@@ -433,5 +451,5 @@ SEMANTICS: dict[str, Semantics] = {
     **dict.fromkeys(("LDG", "LDS", "LDL", "LD"), _loads),
     **dict.fromkeys(("STG", "STS", "STL", "ST"), _stores),
     **dict.fromkeys(("ATOMG", "ATOMS", "ATOM", "RED", "REDG"), _atomics),
-    "LDC": _ldc, "ULDC": _ldc, "LDSM": _ldsm, "LDGSTS": _ldgsts, "QSPC": _qspc,
+    "LDC": _ldc, "ULDC": _ldc, "LDSM": _ldsm, "STSM": _stsm, "LDGSTS": _ldgsts, "QSPC": _qspc,
 }

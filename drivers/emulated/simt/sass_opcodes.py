@@ -129,6 +129,7 @@ MODIFIERS: dict[str, Modifier] = {
     "bypass": _listed(81, 1, "BYPASS", ""), "zfill": _flag(82, "ZFILL"),
     "copy_size": Modifier(73, 3, {4: "", 5: "64", 6: "128"}),
     "ntz_not": _flag(74, "NTZ"), "f2ip": _listed(76, 1, "U8", "S8"),
+    "f2ip_trunc": Modifier(78, 2, {0: "", 3: "TRUNC"}),
     "fp8_source": _listed(73, 1, "E5M2", "E4M3"),
     "fp8": _listed(76, 1, "E5M2", "E4M3"),
     "movm": _listed(78, 2, "MT88", "M832", "M864"),
@@ -347,7 +348,7 @@ def _float() -> None:
         fixed="24.8=255 64.8=255 74.1=1 78.1=0 86.2=0 89.2=1", archs=_NEWER, imm="F")
     row("F2FP", 0x03E, "1", "satf relu fp8 .F16 .UNPACK_B_MERGE_C", "d e c",
         fixed="24.8=255 73.2=1 78.1=0 86.5=18", archs=_NEWER, imm="F")
-    row("F2IP", 0x043, "1", "f2ip .F32 ntz_not", "d a b c", archs=_NEWER)
+    row("F2IP", 0x043, "1", "f2ip .F32 f2ip_trunc ntz_not", "d a b c", archs=_NEWER)
 
 
 def _half() -> None:

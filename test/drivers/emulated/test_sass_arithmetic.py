@@ -90,7 +90,23 @@ def of_words(signed: bool) -> dict[str, Function]:
         "(int)__funnelshift_r(a, b, c)": lambda a, b, c: pair(a, b) >> (c & 31),
         "(int)((long long)a * b + c >> 16)": lambda a, b, c: wrapped(a * b + c, 64, True) >> 16,
         **{text: function for mode in MODES for text, function in permutations(mode)},
+        **{call(f"vabsdiff4.u32.u32.u32{end}", "int", "=r", "r", "(int)a", "(int)b", "(int)c"):
+           lambda a, b, c, end=end: differences(a, b, c, bool(end)) for end in ("", ".add")},
     }
+
+
+def call(name: str, result: str, out: str, kind: str, *given: str) -> str:
+    """A statement of PTX as an expression."""
+    places = ", ".join(f"%{n}" for n in range(len(given) + 1))
+    operands = ", ".join(f'"{kind}"({text})' for text in given)
+    asm = f'asm("{name} {places};" : "{out}"(r) : {operands})'
+    return f"[&]{{ {result} r; {asm}; return r; }}()"
+
+
+def differences(a: int, b: int, c: int, summed: bool) -> int:
+    """vabsdiff4: of bytes, side by side or added up on top of c."""
+    apart = [abs((a >> n & 255) - (b >> n & 255)) for n in range(0, 32, 8)]
+    return c + sum(apart) if summed else sum(value << 8 * n for n, value in enumerate(apart))
 
 
 MODES = {
@@ -103,12 +119,11 @@ MODES = {
 
 def permutations(mode: str) -> list[tuple[str, Function]]:
     """PTX's prmt in a mode, with a selector that is known and with one that is not."""
-    asm = 'asm("prmt.b32.%s %%0, %%1, %%2, %%3;" : "=r"(r) : "r"((int)a), "r"((int)b), "%s"(%s))'
     return [
-        (f"[&]{{ int r; {asm % (mode, kind, text)}; return r; }}()",
+        (call(f"prmt.b32.{mode}", "int", "=r", "r", "(int)a", "(int)b", text),
          lambda a, b, c, known=known: byte_permutation(
              a, b, int(MODES[mode][(c if known is None else known) & 3], 16)))
-        for kind, text, known in (("r", "(int)c", None), ("n", "1", 1), ("n", "2", 2))
+        for text, known in (("(int)c", None), ("1", 1), ("2", 2))
     ]  # fmt: skip
 
 
@@ -232,6 +247,34 @@ def test_floats_to_integers(
     for (text, wanted), result in zip(rows.items(), found, strict=True):
         expected = [wrapped(int(value), 64, True) for value in wanted]
         assert [int(value) for value in result] == expected, text
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_floats_to_bytes(board: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    a = np.array((*FLOATS, 127.5, 128.5, 254.5, 255.4, 0.5, 1.5, -0.5, -128.5, -129.0), np.float32)
+    rows = {}
+    for kind, low, high in (("u8", 0, 255), ("s8", -128, 127)):
+        for mode, function in (("rni", np.rint), ("rzi", np.trunc)):
+            text = call(f"cvt.{mode}.{kind}.f32", "int", "=r", "f", "a")
+            rows[text] = limited(function(a), low, high)
+    found = run(board, "float", list(rows), [a, a, a], "int", monkeypatch)
+    for (text, wanted), result in zip(rows.items(), found, strict=True):
+        assert result.tolist() == wanted.tolist(), text
+
+
+def test_the_larger_with_the_product_of_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = (np.array(column, np.float32) for column in
+            zip(*itertools.product(FLOATS, repeat=2), strict=True))  # fmt: skip
+    names = {"max": np.fmax, "min": np.fmin}
+    texts = [call(f"{name}.xorsign.abs.f32", "float", "=f", "f", "a", "b") for name in names]
+    found = run("sm_90", "float", texts, [a, b, a], "float", monkeypatch)
+    for function, result in zip(names.values(), found, strict=True):
+        wanted = np.copysign(function(abs(a), abs(b)), np.copysign(1, a) * np.copysign(1, b))
+        ordered = ~np.isnan(wanted)
+        assert np.isnan(result[~ordered]).all()
+        assert result[ordered].view(np.uint32).tolist() == (
+            wanted[ordered].astype(np.float32).view(np.uint32).tolist()
+        )
 
 
 @pytest.mark.parametrize("board", BOARDS)
