@@ -495,8 +495,12 @@ def _kernel(name: str, line: str) -> str:
     )
 
 
+def lines(arch: str) -> list[str]:
+    """The statements that an architecture has."""
+    return [line for needs, text in STATEMENTS.items() if needs <= int(arch[3:])
+            for line in text.strip("\n").split("\n")]  # fmt: skip
+
+
 def statements(arch: str) -> str:
-    """CUDA C of all statements that an architecture has."""
-    lines = [line for needs, text in STATEMENTS.items() if needs <= int(arch[3:])
-             for line in text.strip("\n").split("\n")]
-    return "".join(_kernel(f"k{i}", line) for i, line in enumerate(lines))
+    """CUDA C of these: kernel `k7` has the eighth."""
+    return "".join(_kernel(f"k{i}", line) for i, line in enumerate(lines(arch)))
