@@ -132,15 +132,20 @@ extern "C" __global__ void k(float *out, const float *a, const int *n) {
   out[i] = table[(i + n[0]) % 3](a[i]) + table[n[0] % 3](a[i + 1]) + f(a[i]); }"""
 
 
+OTHER = """extern "C" __global__ void other(float *out) { out[0] = table[threadIdx.x & 1](3); }"""
+
+
 @BOARDS
+@pytest.mark.parametrize("other", ["", OTHER], ids=["one kernel", "two kernels"])
 def test_functions_are_called_by_pointers_from_memory(
-    board: str, monkeypatch: pytest.MonkeyPatch
+    other: str, board: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sine's slow path reads a table among the cubin's variables."""
+    """The sine's slow path reads a table among the cubin's variables. Where kernels have functions
+    in common, a pointer is a place in constant bank 2, which says where the function is."""
     a = np.linspace(-4, 200, THREADS + 1).astype(np.float32)
     a[5] = 1e7
     n, out = np.array([40], np.int32), np.zeros(THREADS, np.float32)
-    launch(board, POINTERS, [out, a, n], 1, THREADS, monkeypatch)
+    launch(board, POINTERS + other, [out, a, n], 1, THREADS, monkeypatch)
 
     def f2(x: float) -> float:
         return x if x < 1 else 2 * (x + 2)
