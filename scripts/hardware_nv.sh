@@ -108,8 +108,8 @@ PYTHON
 }
 
 case ${1-} in
-    prepare) [[ $# == 2 ]] && prepare "$2" && exit ;;
-    run) [[ $# == 3 ]] && run "$2" "$3" && exit ;;
+    prepare) [[ $# == 2 ]] && { prepare "$2"; exit; } ;;
+    run) [[ $# == 3 ]] && { run "$2" "$3"; exit; } ;;
 esac
 sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
 exit 2
