@@ -91,8 +91,8 @@ class BlockMemory(ABC):
 
     def unpin(self, block: Block) -> None:
         """Takes pinned memory away from the GPU, once; the process keeps it."""
-        if self.pinned.get(block.address) is block:
-            del self.pinned[block.address]
+        mine = self.pinned.get(block.address) is block
+        if mine and self.pinned.pop(block.address, None) is not None:  # one of several threads
             self.let_go(block)
 
     def nearest(self, address: int) -> tuple[Block, int] | None:
@@ -136,7 +136,7 @@ class PinnedMemory(HostMemory):
 
 def _unpin(memory: BlockMemory, block: Block, owner: object) -> None:
     """Lets go of pinned memory, `owner` last."""
-    with contextlib.suppress(HardwareError):
+    with contextlib.suppress(HardwareError, OSError):
         memory.unpin(block)
 
 

@@ -9,7 +9,14 @@ from typing import Final
 
 from drivers.memory import Allocator, Buffer, Storage
 from drivers.queue import Exec
-from drivers.variables import BUFFER, Encoding, PatchTable, Var, encode_scalar, scalar_encoding
+from drivers.variables import (
+    Encoding,
+    PatchTable,
+    Var,
+    buffer_encoding,
+    encode_scalar,
+    scalar_encoding,
+)
 
 SLOT_BYTES: Final = 8
 ARENA_BYTES: Final = 256 << 10
@@ -51,23 +58,25 @@ class EncodedList:
 
 
 def encode_arguments(
-    step: Exec, device: str, leave_open: Callable[[Var, Encoding, int, str, int, int], None]
+    step: Exec, device: str, address: Callable[[Buffer], int],
+    leave_open: Callable[[Var, Encoding, int, str, int, int], None],
 ) -> bytearray:
     """A launch's argument memory: one 8-byte slot for each parameter.
 
-    Slots of Vars stay 0 and are named to `leave_open`: Var, encoding, offset, where, limits.
+    `address` tells where the device finds a Buffer, now and at replays. Slots of Vars stay 0 and
+    are named to `leave_open`: Var, encoding, offset, where, limits.
     """
     memory, program = bytearray(), step.program
     for param, argument in zip(program.code.params, step.arguments, strict=True):
         if isinstance(argument, Buffer):
-            memory += argument.gpu_addr.to_bytes(SLOT_BYTES, "little")
+            memory += address(argument).to_bytes(SLOT_BYTES, "little")
             continue
         where = f"argument {param.name} of kernel {program.name}"
         if not isinstance(argument, Var):
             memory += encode_scalar(param.dtype, argument, where, device)
             continue
         if param.kind == "buffer":
-            leave_open(argument, BUFFER, len(memory), where, 1, (1 << 63) - 1)
+            leave_open(argument, buffer_encoding(address), len(memory), where, 1, (1 << 63) - 1)
         else:
             encoding, minimum, maximum = scalar_encoding(param.dtype)
             leave_open(argument, encoding, len(memory), where, minimum, maximum)

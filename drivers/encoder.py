@@ -165,16 +165,13 @@ class StepEncoder(ABC):
         return [(at, min(limit, size_bytes - at)) for at in range(0, size_bytes, limit)]
 
     def check_kernel(self, step: Exec, kind: type[Kind]) -> Kind:
-        """The step's program, if it and its buffers are this device's."""
+        """The step's program, if it is this device's."""
         program, device = step.program, self.device
         if not isinstance(program, kind) or program.device_name != device.name:
             raise ArgumentMismatch(
                 f"Program {program.name} was not loaded on {device.name}.",
                 device=device.name, operation="exec",
             )
-        for argument in step.arguments:
-            if isinstance(argument, Buffer):
-                device.reachable(argument)
         return program
 
     def refuse_kernel(self, step: Exec) -> ArgumentMismatch:

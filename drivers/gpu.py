@@ -16,7 +16,7 @@ from abc import abstractmethod
 from typing import Final
 
 from compiler.code_object import CodeObject
-from drivers.blocks import BlockMemory, PinnedMemory
+from drivers.blocks import Block, BlockMemory, PinnedMemory
 from drivers.device import Device
 from drivers.errors import (
     ArgumentMismatch,
@@ -70,7 +70,7 @@ class GpuDevice(Device):
             weakref.WeakValueDictionary()
         )
         self._timelines = self._queue_number = 0
-        self._pages: dict[int, int] = {}  # of the process; where the GPU finds them
+        self._pages: dict[int, Block] = {}  # of the process, as the GPU has them
 
     def start(self) -> None:
         """All is there: from here on `close` gives it back."""
@@ -138,10 +138,11 @@ class GpuDevice(Device):
     def pin(self, page: int) -> int:
         """Lets the GPU reach a page of the process, until the device is closed; its address."""
         with self._lock:
-            if page not in self._pages:
-                known = self.gpu_memory.pinned.get(page)
-                self._pages[page] = (known or self.gpu_memory.pin(page, PAGE_BYTES)).address
-            return self._pages[page]
+            pinned, block = self.gpu_memory.pinned, self._pages.get(page)
+            if block is None or pinned.get(block.address) is not block:  # it was a host_buffer's
+                block = pinned.get(page) or self.gpu_memory.pin(page, PAGE_BYTES)
+                self._pages[page] = block
+            return block.address
 
     def host_buffer(self, address: int, size_bytes: int, owner: object) -> Buffer:
         """Whole pages of the process's memory as a buffer, which the GPU reaches over the bus.

@@ -47,9 +47,13 @@ class Encoding:
 
 INTEGER = Encoding("integer", "q", "an integer")
 UNSIGNED = Encoding("unsigned", "Q", "an integer")
-BUFFER = Encoding("buffer", "Q", "a Buffer")
 TIMELINE = Encoding("timeline", "Q", "a Point")
 MOMENT = Encoding("moment", "q", "a Point")
+
+
+def buffer_encoding(address: Callable[[Buffer], int]) -> Encoding:
+    """A Buffer as the address that `address` tells of it."""
+    return Encoding("buffer", "Q", "a Buffer", address)
 
 
 def _bits(dtype: DType, value: float) -> int:
@@ -197,7 +201,7 @@ class Filler:
         self._pack = struct.Struct("<" + "".join(e.format for _, e in slots)).pack_into
         # Without buffers, points and conversions, the values go into struct as they are.
         self._plain = all(
-            e.convert is None and e.kind not in ("buffer", "timeline", "moment") for _, e in slots
+            e.convert is None and e.kind not in ("timeline", "moment") for _, e in slots
         )
         self._order = [name for name, _ in slots]
 
@@ -213,9 +217,7 @@ class Filler:
             for name, encoding in self._slots:
                 value = given[name]
                 kind = encoding.kind
-                if kind == "buffer":
-                    value = value.gpu_addr
-                elif kind == "timeline":
+                if kind == "timeline":
                     value = value.timeline.address
                 elif kind == "moment":
                     value = value.value

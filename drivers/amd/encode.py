@@ -17,7 +17,6 @@ from drivers.amd.sdma import POLL_FOREVER
 from drivers.encoded import EncodedList, encode_arguments, line_aligned
 from drivers.encoder import ALL_32, StepEncoder
 from drivers.fields import Layout
-from drivers.memory import Buffer
 from drivers.queue import (
     GRID_LIMITS,
     Exec,
@@ -25,7 +24,7 @@ from drivers.queue import (
     Step,
 )
 from drivers.timeline import Point
-from drivers.variables import BUFFER, INTEGER, MOMENT, Encoding, Var
+from drivers.variables import INTEGER, MOMENT, Encoding, Var
 
 if TYPE_CHECKING:
     from drivers.amd.device import AmdDevice
@@ -34,17 +33,6 @@ if TYPE_CHECKING:
 _FUNCTIONS = {">=": Function.GREATER_EQUAL, "==": Function.EQUAL}
 _ALL_64 = (1 << 64) - 1
 POLL_INTERVAL = 4  # clocks between two looks of WAIT_REG_MEM, in units of 16
-
-
-def _reachable_buffer(device: AmdDevice) -> Encoding:
-    """A replay's buffer, which may be a peer's."""
-
-    def address(value: object) -> int:
-        if not isinstance(value, Buffer):
-            raise TypeError("not a Buffer")
-        return device.reachable(value)
-
-    return Encoding("reachable buffer", "Q", BUFFER.takes, address)
 
 
 class Encoder(StepEncoder):
@@ -111,11 +99,9 @@ class Pm4Encoder(Encoder):
         def late(
             var: Var, encoding: Encoding, offset: int, where: str, minimum: int, maximum: int
         ) -> None:
-            if encoding is BUFFER:
-                encoding = _reachable_buffer(device)
             self._late.append((var, encoding, base + offset, where, minimum, maximum))
 
-        memory = encode_arguments(step, device.name, late)
+        memory = encode_arguments(step, device.name, device.reachable, late)
         memory.extend(bytes(max(0, program.kernarg_bytes - len(memory))))
         self._arguments += memory
         if launch.kernarg_at >= 0:

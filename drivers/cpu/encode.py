@@ -6,6 +6,7 @@ and listed in `bases`, so that the same bytes can be put anywhere, several times
 
 from __future__ import annotations
 
+import operator
 import struct
 from collections.abc import Callable, Sequence
 
@@ -29,7 +30,6 @@ from drivers.queue import (
 )
 from drivers.timeline import Point
 from drivers.variables import (
-    BUFFER,
     INTEGER,
     MOMENT,
     TIMELINE,
@@ -37,8 +37,11 @@ from drivers.variables import (
     Encoding,
     PatchTable,
     Var,
+    buffer_encoding,
 )
 
+_ADDRESS: Callable[[Buffer], int] = operator.attrgetter("cpu_addr")
+_BUFFER = buffer_encoding(_ADDRESS)
 _COMPARES = {">=": Compare.GREATER_EQUAL, "==": Compare.EQUAL}
 _ARGUMENT_ALIGNMENT = 16
 
@@ -84,19 +87,19 @@ class Encoder:
             case Signal(point):
                 self._point(Opcode.SIGNAL, point)
             case Stamp(timestamp):
-                self._record(Opcode.TIMESTAMP, address=timestamp.buffer.gpu_addr)
+                self._record(Opcode.TIMESTAMP, address=timestamp.buffer.cpu_addr)
             case Barrier():
                 self._record(Opcode.BARRIER)
             case Copy():
                 self._copy(step)
             case Write(buffer, value, size):
                 self._record(
-                    Opcode.WRITE, address=buffer.gpu_addr, size_bytes=size,
+                    Opcode.WRITE, address=buffer.cpu_addr, size_bytes=size,
                     value=self._word(Opcode.WRITE, value, size),
                 )
             case Poll(buffer, value, compare, size):
                 self._record(
-                    Opcode.POLL, address=buffer.gpu_addr, size_bytes=size,
+                    Opcode.POLL, address=buffer.cpu_addr, size_bytes=size,
                     value=self._word(Opcode.POLL, value, size), compare=_COMPARES[compare],
                 )
 
@@ -134,9 +137,9 @@ class Encoder:
         for name, buffer in (("destination", step.destination), ("source", step.source)):
             where = f"the {name} of a copy"
             if isinstance(buffer, Buffer):
-                given[name] = buffer.gpu_addr
+                given[name] = buffer.cpu_addr
             else:
-                self.table.add(buffer, BUFFER, self._offset(Opcode.COPY, name), where, minimum=1)
+                self.table.add(buffer, _BUFFER, self._offset(Opcode.COPY, name), where, minimum=1)
             if isinstance(buffer, Var) or isinstance(size, Var):
                 holds = buffer.name if isinstance(buffer, Var) else buffer.size_bytes
                 self.table.need(holds, size.name if isinstance(size, Var) else size, where)
@@ -175,7 +178,7 @@ class Encoder:
                 var, encoding, kernarg + offset, where, minimum=minimum, maximum=maximum
             )
 
-        self._arguments += encode_arguments(step, self._device, leave_open)
+        self._arguments += encode_arguments(step, self._device, _ADDRESS, leave_open)
 
     def _grid_var(self, program: CpuProgram, axis: int, var: Var) -> None:
         letter, limit = "xyz"[axis], GRID_LIMITS[axis]

@@ -81,7 +81,7 @@ class _Process:
             )
             self.control = Connection(socket.socket(fileno=os.dup(ours.fileno())))
         self.idle: list[Connection] = []
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a device that goes calls wherever Python collects
 
     def ask(
         self, operation: int, parts: list[bytes], serve: Callable[[int, list[bytes]], bytes]

@@ -88,7 +88,7 @@ class UserMemory:
     def __init__(self) -> None:
         self.system = RealSystem()
         self.ranges: list[_Shared] = []
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a device that goes returns its pages in between
 
     def _holder(self, address: int, size_bytes: int) -> _Shared | None:
         end = address + size_bytes

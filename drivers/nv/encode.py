@@ -159,7 +159,7 @@ class NvEncoder(StepEncoder):
         ) -> None:
             late.append((var, encoding, offset, where, {"minimum": minimum, "maximum": maximum}))
 
-        arguments = bytes(encode_arguments(step, self.device.name, leave))
+        arguments = bytes(encode_arguments(step, self.device.name, self.device.reachable, leave))
         bank_at = self._append_data(program.bank(step.grid, arguments))
         self._banks.append((qmd_at, bank_at))
         base = bank_at + program.arguments_at

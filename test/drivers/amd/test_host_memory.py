@@ -87,6 +87,16 @@ def test_released_memory_can_be_pinned_again_at_once_and_twice_cannot(device):
     assert not device.gpu_memory.pinned
 
 
+def test_a_page_that_a_buffer_has_let_go_of_is_pinned_anew(device):
+    memory, address = pages(1)
+    host = device.host_buffer(address, PAGE_BYTES, memory)
+    assert device.pin(address) == address
+    host.storage.release()
+    assert not device.gpu_memory.pinned
+    assert device.pin(address) == device.pin(address) == address
+    assert list(device.gpu_memory.pinned) == [address]
+
+
 @pytest.mark.parametrize(("shift", "size"), [(8, PAGE_BYTES), (0, 100), (0, 0)])
 def test_parts_of_pages_are_refused_with_the_sizes(device, shift, size):
     memory, address = pages(2)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from compiler import nvrtc
-from drivers import open_device
+from drivers import Var, open_device
 from drivers.errors import ArgumentMismatch, DeviceClosed, HardwareError
 from drivers.memory import HostMemory
 from drivers.system import PAGE_BYTES
@@ -131,3 +131,41 @@ def test_closing_the_device_gives_the_pages_back(device):
     gc.collect()
     assert len(device.gpu_memory.pinned) == 1
     assert again.cpu_addr == address
+
+
+def test_a_processors_queue_finds_it_where_the_host_has_it(device):
+    memory, address = pages(1)
+    numbers = np.frombuffer(memory, np.int64)
+    numbers[:] = range(len(numbers))
+    host = device.host_buffer(address, PAGE_BYTES, memory)
+    with open_device("LLVM") as processor:
+        own, queue = processor.alloc(PAGE_BYTES), processor.compute_queue()
+        queue.commands().copy(own, host).write(host, 70).submit().wait()
+        assert list(own.cpu_view().cast("Q")) == [*range(len(numbers))]
+        add = queue.commands().exec(
+            processor.load(kernels.add_number(processor.target)), (Var("out"), host, 5), (2, 1, 1)
+        )
+        add.bind().replay(out=host).wait()
+        queue.commands().copy(Var("to"), own, 8).bind().replay(to=host.view(16)).wait()
+    np.testing.assert_array_equal(numbers[:4], [75, 6, 0, 3])
+
+
+def test_the_end_of_a_device_and_a_release_at_that_moment_take_pages_away_once(device):
+    memory, address = pages(1)
+    with open_device("NV") as short:
+        host = short.host_buffer(address, PAGE_BYTES, memory)
+
+        class Pinned(dict):
+            """Somebody else lets go between the look and the removal."""
+
+            def get(self, key, default=None):
+                found = super().get(key, default)
+                if self.armed:
+                    self.armed = False
+                    host.storage.release()
+                return found
+
+        short.gpu_memory.pinned = Pinned(short.gpu_memory.pinned)
+        short.gpu_memory.pinned.armed = True
+    assert short.unusable == "closed"
+    device.host_buffer(address, PAGE_BYTES, memory)

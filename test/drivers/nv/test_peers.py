@@ -7,10 +7,12 @@ import os
 
 import pytest
 
+from compiler import nvrtc
 from drivers import Var, open_device
 from drivers.emulated.system import EmulatedSystem
 from drivers.errors import ArgumentMismatch
 from drivers.system import StackedSystem
+from test.drivers import kernels
 
 
 @pytest.fixture
@@ -53,6 +55,23 @@ def test_words_of_a_peer_are_written_and_polled_and_replayed(pair):
         assert words(answer)[0] == value
     near.copy_queue().commands().copy(seen, answer).submit().wait()
     assert words(seen)[0] == 1 << 40
+
+
+@pytest.mark.skipif(bool(nvrtc.missing()), reason=nvrtc.missing() or "-")
+def test_a_replays_buffer_may_be_a_peers_but_not_what_nobody_reaches(pair):
+    near, far = pair
+    program = near.load(kernels.add_number(near.target))
+    commands = near.compute_queue().commands()
+    bound = commands.exec(program, (Var("out"), filled(near, 7), 5), (1, 1, 1)).bind()
+    there = filled(far, 0)
+    bound.replay(out=there).wait()
+    assert words(there)[0] == 12
+    with open_device("LLVM") as processor:
+        with pytest.raises(ArgumentMismatch, match="is not memory of NV:0"):
+            bound.replay(out=processor.alloc(8))
+    with pytest.raises(ArgumentMismatch, match="The Var 'out' takes a Buffer"):
+        bound.replay(out=8)
+    bound.replay(out=there).wait()
 
 
 def test_queues_of_two_gpus_take_turns(pair):
