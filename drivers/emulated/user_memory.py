@@ -3,7 +3,7 @@
 A user pointer is memory that the program has already. The board sees it after its pages have
 moved into the board's file, mapped at the same address: same content, same address, shared.
 When the allocation is freed they become private pages again. Whoever reads meanwhile finds what is
-there; what somebody writes in one of these two moments may be lost.
+there; what somebody writes in one of these two moments may be lost. A fork's child has copies.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import ctypes
 import errno
 import os
 import threading
+import weakref
 from dataclasses import dataclass
 
 from drivers.emulated.memory import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
@@ -88,6 +89,7 @@ class UserMemory:
     def __init__(self) -> None:
         self.system = RealSystem()
         self.ranges: list[_Shared] = []
+        _alive.add(self)
         self.lock = threading.RLock()  # a device that goes returns its pages in between
 
     def _holder(self, address: int, size_bytes: int) -> _Shared | None:
@@ -154,15 +156,25 @@ class UserMemory:
             if known.uses:
                 return
             self.ranges.remove(known)
-            last = known.address + known.size_bytes
-            for low, high, _, inode in _mappings(known.address, last):
-                if inode == known.inode:  # else the program has mapped it anew since
-                    start, end = max(low, known.address), min(high, last)
-                    self._make_private(start, end - start)
+            self._leave(known)
             libc().fallocate(
                 descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                 ctypes.c_int64(known.offset), ctypes.c_int64(known.size_bytes),
             )
+
+    def leave_all(self) -> None:
+        """In a fork's child: its pages are its own, whatever the parent and the board write."""
+        self.lock = threading.RLock()
+        for known in self.ranges:
+            self._leave(known)
+        self.ranges.clear()
+
+    def _leave(self, known: _Shared) -> None:
+        last = known.address + known.size_bytes
+        for low, high, _, inode in _mappings(known.address, last):
+            if inode == known.inode:  # else the program has mapped it anew since
+                start, end = max(low, known.address), min(high, last)
+                self._make_private(start, end - start)
 
     def _make_private(self, address: int, size_bytes: int) -> None:
         """Puts a copy of the pages in their place, in one step."""
@@ -191,3 +203,14 @@ def _mappings(address: int, end: int) -> list[tuple[int, int, str, int]]:
             if high > address:
                 found.append((low, high, protection.decode(), int(inode)))
     return found
+
+
+_alive: weakref.WeakSet[UserMemory] = weakref.WeakSet()
+
+
+def _leave_all() -> None:
+    for memory in list(_alive):
+        memory.leave_all()
+
+
+os.register_at_fork(after_in_child=_leave_all)
