@@ -6,7 +6,8 @@
 #   bash scripts/hardware_nv.sh run FOLDER OUT     # on the machine: below ten minutes, reports in OUT
 #
 # The machine needs Python 3.12 (PYTHON names it) and NVIDIA's kernel driver, nothing else. FOLDER
-# holds wheels (NumPy, pyelftools, pytest, hypothesis), NVRTC, and the native image of the drivers,
+# holds wheels (NumPy, pyelftools, pytest, hypothesis), NVRTC, the native image of the drivers and
+# what PyTorch gives for the op table,
 # so that neither LLVM nor CUDA is needed there. With EMULATE=sm_90 the run rehearses on the boards,
 # which do need LLVM (llvmlite).
 set -euo pipefail
@@ -19,7 +20,8 @@ prepare() {
     mkdir -p "$folder/wheels"
     work=$(mktemp -d)
     trap 'rm -rf "$work"' RETURN
-    wheels=(numpy pyelftools pytest pluggy iniconfig packaging pygments hypothesis sortedcontainers)
+    wheels=(numpy pyelftools pytest pluggy iniconfig packaging pygments hypothesis sortedcontainers
+        pytest-xdist execnet)
     local platforms=()
     for platform in manylinux_2_28_x86_64 manylinux_2_27_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64; do
         platforms+=(--platform "$platform")
@@ -41,6 +43,10 @@ with zipfile.ZipFile(wheel) as archive:
 PYTHON
     XDG_CACHE_HOME="$folder/cache" PYTHONPATH=. "$python" -c \
         "from drivers.native.image import build, host_arch; build(host_arch())"
+    # What PyTorch gives for the op table, as it is too large itself.
+    "$python" -c 'import torch' || { echo "PyTorch must be installed here." >&2; return 1; }
+    TINYHW_EXPECTED="$folder/expected.npz" TINYHW_FULL=1 "$python" -m pytest -q \
+        -p no:cacheprovider test/tinyhw/test_ops.py
     # The digits for train_mnist.py, if they can be had; without them that step fails and says so.
     local data=${XDG_CACHE_HOME:-$HOME/.cache}
     if PYTHONPATH=. "$python" -c "from tinyhw.nn.datasets import mnist; mnist()" >/dev/null 2>&1; then
@@ -98,12 +104,16 @@ PYTHON
     run_step 90 bringup "$python" scripts/bringup_nv.py --largest 256M \
         --json "$out/bringup.json" --html "$out/bringup.html"
     run_step 60 probe "$python" scripts/probe_nv.py --json "$out/probe.json"
-    run_step 120 driver_tests "$python" -m pytest -q --maxfail 9 -p no:cacheprovider -k NV \
-        test/drivers/test_commands.py test/drivers/test_bound.py test/drivers/test_points.py
-    run_step 100 tensor_tests env NV=1 "$python" -m pytest -q --maxfail 9 -p no:cacheprovider test/tinyhw
-    run_step 60 train_mnist env NV=1 "$python" scripts/train_mnist.py
-    run_step 120 bench "$python" scripts/bench.py --device NV --json --libraries tinyhw,torch \
-        --only '^(?!emulated|import|first call|new kernel|peak|memory)'
+    run_step 100 driver_tests "$python" -m pytest -q --maxfail 9 -p no:cacheprovider -n 4 -k NV \
+        test/drivers/test_commands.py test/drivers/test_bound.py test/drivers/test_points.py \
+        test/drivers/nv/test_host_memory.py
+    run_step 130 op_tests env NV=1 TINYHW_FULL=1 "TINYHW_EXPECTED=$folder/expected.npz" \
+        "$python" -m pytest -q -p no:cacheprovider -n 8 test/tinyhw/test_ops.py
+    run_step 60 tensor_tests env NV=1 "$python" -m pytest -q --maxfail 9 -p no:cacheprovider -n 8 \
+        test/tinyhw --ignore test/tinyhw/test_boards.py --ignore-glob 'test/tinyhw/test_onnx*'
+    run_step 45 train_mnist env NV=1 "$python" scripts/train_mnist.py
+    run_step 80 bench "$python" scripts/bench.py --device NV --libraries tinyhw,torch \
+        --seconds 0.3 --only '^(?!emulated|import|first call|new kernel|peak|memory)'
     cat "$out/summary.txt"
 }
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
+from test.tinyhw.expected import Expected, Nothing
 from tinyhw import Tensor
 
-torch = pytest.importorskip("torch", reason="PyTorch is the reference: tinyhw[reference]")
+torch: Any
+if "TINYHW_EXPECTED" in os.environ and importlib.util.find_spec("torch") is None:
+    torch = Nothing()  # what it would give is in a file
+else:
+    torch = pytest.importorskip("torch", reason="PyTorch is the reference: tinyhw[reference]")
 torch.set_num_threads(1)
 
 Array = np.ndarray[Any, Any]
@@ -34,11 +41,43 @@ def integers(
 def equal(found: Tensor | Array, expected: Any, rtol: float = 1e-5, atol: float = 1e-6) -> None:
     """The same shape, dtype and values; NaN equals itself."""
     values = found.numpy() if isinstance(found, Tensor) else found
-    wanted = expected.detach().numpy() if isinstance(expected, torch.Tensor) else expected
-    wanted = np.asarray(wanted)
+    known = isinstance(expected, np.ndarray | np.generic | int | float)
+    wanted = np.asarray(expected if known else _array(expected))
     assert values.shape == wanted.shape
     assert values.dtype == wanted.dtype, (values.dtype, wanted.dtype)
     np.testing.assert_allclose(values, wanted, rtol=rtol, atol=atol, equal_nan=True)
+
+
+def _array(value: Any) -> Array:
+    """A tensor of torch's, or what NumPy makes an array of."""
+    array: Array = np.asarray(value.detach().numpy() if isinstance(value, torch.Tensor) else value)
+    return array
+
+
+def _weight(shape: tuple[int, ...], number: int, dtype: str) -> Array:
+    """By which the elements of a result are added up, whose gradient is asked for."""
+    return floats(*shape, seed=99 + number, low=0.5, high=1.5).astype(dtype)
+
+
+def expected_of(theirs: Callable[..., Any], arrays: Sequence[Array], gradient: bool) -> Expected:
+    """What torch gives."""
+    given = [torch.tensor(x) for x in arrays]
+    for tensor in given:
+        if gradient and tensor.is_floating_point():
+            tensor.requires_grad_()
+    found = theirs(*given)
+    several = isinstance(found, tuple | list)
+    results = list(found) if several else [found]
+    smooth = [gradient and bool(result.requires_grad) for result in results]
+    roots = [result for result, is_smooth in zip(results, smooth, strict=True) if is_smooth]
+    for number, root in enumerate(roots):
+        weight = _weight(tuple(root.shape), number, str(root.dtype).removeprefix("torch."))
+        root.backward(torch.tensor(weight), retain_graph=True)
+    gradients = {
+        at: None if tensor.grad is None else _array(tensor.grad)
+        for at, tensor in enumerate(given) if roots and tensor.requires_grad
+    }
+    return Expected(several, [_array(result) for result in results], smooth, gradients)
 
 
 def same(
@@ -49,42 +88,28 @@ def same(
     rtol: float = 1e-5,
     atol: float = 1e-6,
     device: str | None = None,
+    expected: Expected | None = None,
 ) -> None:
     """`ours` of Tensors gives what `theirs` (the same function by default) gives of torch's.
 
-    Both may give several results.
+    Both may give several results. `expected`: what torch has given, if that is known.
     Each float input gets a gradient from a fixed weighting of the output's elements.
     """
-    a = [Tensor(x, device=device) for x in arrays]
-    b = [torch.tensor(x) for x in arrays]
-    for ta, tb in zip(a, b, strict=True):
-        if gradient and tb.is_floating_point():
-            ta.requires_grad_()
-            tb.requires_grad_()
-    found, expected = ours(*a), (theirs or ours)(*b)
-    several = isinstance(expected, tuple | list)
-    results = list(zip(found, expected, strict=True)) if several else [(found, expected)]
-    if gradient:
-        roots = [(o, t) for o, t in results if t.requires_grad]
-        for i, (ours_, theirs_) in enumerate(roots):
-            weight = floats(*theirs_.shape, seed=99 + i, low=0.5, high=1.5)
-            weight = weight.astype(ours_.dtype.name)
-            ours_.backward(Tensor(weight, device=device))
-            theirs_.backward(torch.tensor(weight), retain_graph=True)
-        if roots:
-            results += [(ta.grad, tb.grad) for ta, tb in zip(a, b, strict=True) if tb.requires_grad]
-    Tensor.realize(*(ours_ for ours_, _ in results if ours_ is not None))
-    for ours_, theirs_ in results:
+    wanted = expected or expected_of(theirs or ours, arrays, gradient)
+    given = [Tensor(x, device=device) for x in arrays]
+    for tensor in given:
+        if gradient and tensor.is_floating_point():
+            tensor.requires_grad_()
+    found = ours(*given)
+    results = list(found) if wanted.several else [found]
+    assert len(results) == len(wanted.results)
+    roots = [o for o, is_smooth in zip(results, wanted.smooth, strict=True) if is_smooth]
+    for number, root in enumerate(roots):
+        root.backward(Tensor(_weight(root.shape, number, root.dtype.name), device=device))
+    pairs = list(zip(results, wanted.results, strict=True))
+    pairs += [(given[at].grad, value) for at, value in wanted.gradients.items()]
+    Tensor.realize(*(ours_ for ours_, _ in pairs if ours_ is not None))
+    for ours_, theirs_ in pairs:
         assert (ours_ is None) == (theirs_ is None)
         if ours_ is not None:
             equal(ours_, theirs_, rtol, atol)
-
-
-def forward(ours: Callable[..., Any], *arrays: Array, **options: Any) -> None:
-    """`same` without gradients."""
-    same(ours, *arrays, gradient=False, **options)
-
-
-def names(cases: Sequence[Any]) -> list[str]:
-    """Ids for parameters: the first member of each case."""
-    return [str(case[0]) for case in cases]

@@ -46,13 +46,13 @@ variant("gcd with a number", lambda a: a.gcd(12), _SIX, gradient=False,
 
 # ---- windows as columns ----
 _IMAGE = floats(2, 3, 7, 9)
-_WINDOWS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("plain", {}), ("strided", {"stride": 2}),
-    ("dilated and padded", {"dilation": 2, "padding": 2}),
-    ("of two sides", {"stride": (3, 1), "padding": (1, 0), "dilation": (1, 2)}),
+_WINDOWS: tuple[tuple[str, int, dict[str, Any]], ...] = (  # and how many windows there are
+    ("plain", 5 * 8, {}), ("strided", 3 * 4, {"stride": 2}),
+    ("dilated and padded", 7 * 11, {"dilation": 2, "padding": 2}),
+    ("of two sides", 3 * 7, {"stride": (3, 1), "padding": (1, 0), "dilation": (1, 2)}),
 )  # fmt: skip
-for _label, _options in _WINDOWS:
-    _columns = F.unfold(torch.tensor(_IMAGE), (3, 2), **_options).numpy()
+for _label, _count, _options in _WINDOWS:
+    _columns = floats(2, 3 * 3 * 2, _count, seed=1)
     _add = case if _label == "plain" else variant
     variant(f"im2col {_label}", lambda t, o=_options: t.im2col((3, 2), **o), _IMAGE,
           theirs=lambda t, o=_options: F.unfold(t, (3, 2), **o))

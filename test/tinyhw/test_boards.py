@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from compiler import nvrtc
+from test.tinyhw.boards import AMD, NVIDIA
 from test.tinyhw.compare import same
 from test.tinyhw.ops import OPS, Op
 from tinyhw import Tensor, TinyJit
@@ -21,14 +22,12 @@ from tinyhw.device import Device
 FULL = os.environ.get("TINYHW_FULL") == "1"
 # Variants where there is time: they take other ways through tensor methods, seldom other kernels.
 ONCE = [op for op in OPS if not op.variant]
-BOARDS = ("gfx1100", "gfx1030", "gfx1201", "gfx90a", "gfx942")
-NVIDIA = ("sm_90", "sm_89")
 
 
-@pytest.fixture(params=range(len(BOARDS)), ids=BOARDS)
+@pytest.fixture(params=range(len(AMD)), ids=AMD)
 def board(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A device's name. Devices stay open, so that all tests of a process share the machine."""
-    monkeypatch.setenv("EMULATE", ",".join(BOARDS))
+    monkeypatch.setenv("EMULATE", ",".join(AMD))
     return f"AMD:{request.param}"
 
 

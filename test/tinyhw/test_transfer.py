@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from compiler import nvrtc
-from test.tinyhw.test_boards import BOARDS, NVIDIA  # one machine for all tests of a process
+from test.tinyhw.boards import AMD, NVIDIA
 from tinyhw import Tensor
 from tinyhw.device import Device
 from tinyhw.nn.state import safe_load, safe_save
@@ -18,7 +18,7 @@ from tinyhw.transfer import bytes_of, copy_in, copy_out
 LARGE = 5 << 20
 
 
-@pytest.fixture(params=[("AMD", BOARDS), ("NV", NVIDIA)], ids=["AMD", "NV"])
+@pytest.fixture(params=[("AMD", AMD), ("NV", NVIDIA)], ids=["AMD", "NV"])
 def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     name, boards = request.param
     if os.environ.get(name) != "1" or "EMULATE" not in os.environ:
