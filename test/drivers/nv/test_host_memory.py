@@ -110,6 +110,8 @@ def test_freed_pages_are_refused(device):
 def test_another_gpu_does_not_use_it(device):
     memory, address = pages(1)
     host = device.host_buffer(address, PAGE_BYTES, memory)
+    if len(device._process.cards) < 2:
+        pytest.skip("one GPU is there")
     with open_device("NV:1") as other:
         assert device.reaches(host) and not other.reaches(host)
         commands = other.copy_queue().commands().copy(other.alloc(8), host, 8)
