@@ -113,3 +113,13 @@ def same(
         assert (ours_ is None) == (theirs_ is None)
         if ours_ is not None:
             equal(ours_, theirs_, rtol, atol)
+
+
+def forward(ours: Callable[..., Any], *arrays: Array, **options: Any) -> None:
+    """`same` without gradients."""
+    same(ours, *arrays, gradient=False, **options)
+
+
+def names(cases: Sequence[Any]) -> list[str]:
+    """Ids for parameters: the first member of each case."""
+    return [str(case[0]) for case in cases]

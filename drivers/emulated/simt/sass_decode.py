@@ -9,7 +9,7 @@ in print where it is RZ, PT or 0, `X` where the instruction does not extend anot
 
 `d` what is written; `a`, `b`, `c` sources, of which a form puts one in the slot of 32 bits; `e` the
 one in the slot; `C` a third source without a second; `x`, `y` registers at bits 32 and 64; `h60` a
-half of `e`; `U`, `U24` uniform registers; `P81` a predicate that is written, `p87` one that is
+half of `e`, `b60` a byte of it; `U`, `U24` uniform registers; `P81` a predicate that is written, `p87` one that is
 read, negated by the next bit (`u`: uniform, `U`: uniform where bit 67 says so); `M`, `G`, `m`, `n`,
 `s`, `t`, `D`, `g` addresses; `k` a place in a constant bank; `L`, `l`, `r`, `p` labels, `A` one
 that is an address, `o` one that counts from a register alone; `B16` a convergence barrier, `SB` a
@@ -51,7 +51,8 @@ class Operand(NamedTuple):
     absolute: bool = False
     reuse: bool = False
     select: int = 0
-    """Of a packed half: 0 both, 1 it is one f32, 2 the low one twice, 3 the high one twice."""
+    """Of a packed half: 0 both, 1 it is one f32, 2 the low one twice, 3 the high one twice. Of a
+    byte: 4 and its number."""
     offset: int = 0
     uniform: int = URZ
     """Of an address: a uniform register that is added or describes the memory."""
@@ -263,6 +264,8 @@ def _operand(reader: _Reader, flags: str, token: str) -> Operand:
     if token[0] == "h":  # one half of a register, by the bit at that place
         half = reader.source("e", flags)
         return half._replace(select=3 if reader.flag(int(token[1:])) else 2)
+    if token == "b60":
+        return reader.source("e", flags)._replace(select=4 + reader.get(60, 2))
     if token == "D":
         return Operand("M", reader.get(16, 8), offset=_signed(reader.get(44, 20), 20))
     if token == "g":

@@ -297,9 +297,11 @@ def _f2ip(t: Translator, i: Instruction) -> None:
 def _i2f(t: Translator, i: Instruction) -> None:
     bits = 8 << i.fields["isrc"]
     sign = "i" if i.fields["i2f"] else "u"
-    word = t.raw(i.operand("e"), sign + ("64" if bits == 64 else "32"))
+    source = i.operands[1]  # perhaps a part of it
+    word = t.raw(source, sign + ("64" if bits == 64 else "32"))
     if bits < 32:
-        word = (word << 32 - bits) >> 32 - bits
+        part = source.select - 4 if bits == 8 and source.select else int(source.select == 3)
+        word = (word << 32 - bits * (part + 1)) >> 32 - bits
     target = "f" + _WIDTHS[i.fields["dst"]]
     if target == "f16":  # by way of float64, so that it is rounded once
         t.result(word.to("f64").to("f16") if bits < 64 else _half_of_long(word))

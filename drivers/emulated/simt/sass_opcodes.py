@@ -273,7 +273,7 @@ def _integer() -> None:
     row("VIMNMX", 0x048, "1456", "vim", "d a b p87", archs=(HOPPER,), fixed="81.6=63")
     row("VIMNMX3", 0x00F, "1456", "vim", "d a b c p87", archs=(HOPPER,))
     row("VIADD", 0x036, "1456", "", "d a -b", archs=(HOPPER,))
-    row("VIADDMNMX", 0x046, "1245", "addmin", "d a -b c p87", archs=(HOPPER,), fixed="75.1=0,1")
+    row("VIADDMNMX", 0x046, "1234567", "addmin", "d a -b c p87", archs=(HOPPER,), fixed="75.1=0,1")
     row("IABS", 0x013, "156", "", "d e")
     row("POPC", 0x109, "156", "", "d -e")
     row("UPOPC", 0x2BF, "", "", "d e", uniform=True, fixed="91.1=1")
@@ -325,8 +325,8 @@ def _float() -> None:
         ("F2F", 0x104, "F", "75.2=1 84.2=2"), ("F2F", 0x104, "F", "75.2=2 84.2=1"),
         ("F2F", 0x110, "D", "75.2=1,2 84.2=3"), ("F2F", 0x110, "F", "75.2=3 84.2=1,2"),
         ("F2I", 0x105, "F", "75.2=0,1,2 84.2=1,2"), ("F2I", 0x111, "F", "75.2=3 84.2=1,2"),
-        ("F2I", 0x111, "D", "84.2=3"), ("I2F", 0x106, "I", "75.2=1,2 84.2=0,1,2"),
-        ("I2F", 0x112, "I", "75.2=3"), ("I2F", 0x112, "I", "75.2=1,2 84.2=3"),
+        ("F2I", 0x111, "D", "84.2=3"), ("I2F", 0x106, "I", "75.2=1,2 84.2=2"),
+        ("I2F", 0x112, "I", "75.2=3 84.2=2,3"), ("I2F", 0x112, "I", "75.2=1,2 84.2=3"),
         ("FRND", 0x107, "F", "75.2=1 84.2=1"), ("FRND", 0x107, "F", "75.2=2 84.2=2"),
         ("FRND", 0x113, "D", "75.2=3 84.2=3"),
     )
@@ -336,6 +336,11 @@ def _float() -> None:
     }
     for name, code, immediate, widths in conversions:
         row(name, code, "156", *shapes[name], imm=immediate, fixed=widths)
+    for code, widths in ((0x106, "75.2=1,2"), (0x112, "75.2=3")):  # of a byte or half of a register
+        for size, part in ((0, "b60"), (1, "h60")):
+            fixed = f"{widths} 84.2={size}"
+            row("I2F", code, "1", "dst i2f isrc rnd", f"d {part}", fixed=fixed)
+            row("I2F", code, "56", "dst i2f isrc rnd", "d e", fixed=fixed)
     row("I2FP", 0x045, "156", "dst i2f isrc rnd", "d e", archs=_NEWER,
         fixed="75.3=2 78.2=0,3 84.2=2")
     row("F2FP", 0x03E, "1456", "satf relu f2fp .F32 .PACK_AB f2fprnd", "d a b",

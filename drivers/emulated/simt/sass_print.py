@@ -9,7 +9,7 @@ from drivers.emulated.simt.sass_decode import PT, RZ, URZ, Instruction, Operand
 from drivers.emulated.simt.sass_opcodes import SPECIAL_REGISTERS
 
 _NUMBERED = {"R": (RZ, "RZ"), "UR": (URZ, "URZ"), "P": (PT, "PT"), "UP": (PT, "UPT")}
-_HALVES = {0: "", 1: ".F32", 2: ".H0_H0", 3: ".H1_H1"}
+_HALVES = {0: "", 1: ".F32", 2: ".H0_H0", 3: ".H1_H1", 4: ""}
 _SIGNED = {"IMAD", "UIMAD", "ISETP", "UISETP", "IADD3", "UIADD3", "IMNMX", "VIMNMX"}
 """Operations that print an immediate as a signed number."""
 
@@ -108,7 +108,7 @@ def operand_text(i: Instruction, o: Operand, token: str) -> str:
             f"c[{o.number:#x}][{_hexadecimal(o.offset)}]")
     else:
         text = _register(o.kind, o.number)
-    half, reuse = _HALVES[o.select], ".reuse" * o.reuse
+    half, reuse = _HALVES.get(o.select, f".B{o.select - 4}"), ".reuse" * o.reuse
     if o.kind == "C":
         text, half = text + half, ""
     elif token[:1] == "h":

@@ -293,3 +293,23 @@ def test_integers_to_floats(board: str, monkeypatch: pytest.MonkeyPatch) -> None
     found = run(board, "long long", list(rows), [a, a, a], "double", monkeypatch)
     for (text, wanted), result in zip(rows.items(), found, strict=True):
         np.testing.assert_array_equal(result, wanted.astype(np.float64), err_msg=text)
+
+
+@pytest.mark.parametrize("result", ["float", "double"])
+@pytest.mark.parametrize("board", BOARDS)
+def test_parts_of_integers_to_floats(
+    result: str, board: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes and halves of a register, which an instruction takes without a shift before it."""
+    a = np.array([0, 1, 0xFFFFFFFF, 0x80000000, 0x7F80FF01, 0x01027FFE, 0xC3A50F96], np.uint32)
+    rows = {
+        f"({result})({type})(a >> {shift})": (a >> shift).astype(dtype).astype(np.float64)
+        for type, dtype, size in (
+            ("unsigned char", np.uint8, 8), ("signed char", np.int8, 8),
+            ("unsigned short", np.uint16, 16), ("short", np.int16, 16),
+        )
+        for shift in range(0, 32, size)
+    }
+    found = run(board, "unsigned", list(rows), [a, a, a], result, monkeypatch)
+    for text, wanted, values in zip(rows, rows.values(), found, strict=True):
+        np.testing.assert_array_equal(values, wanted, err_msg=text)
