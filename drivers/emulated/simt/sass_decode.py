@@ -9,12 +9,12 @@ in print where it is RZ, PT or 0, `X` where the instruction does not extend anot
 
 `d` what is written; `a`, `b`, `c` sources, of which a form puts one in the slot of 32 bits; `e` the
 one in the slot; `C` a third source without a second; `x`, `y` registers at bits 32 and 64; `h60` a
-half of `e`, `b60` a byte of it; `U`, `U24` uniform registers; `P81` a predicate that is written, `p87` one that is
-read, negated by the next bit (`u`: uniform, `U`: uniform where bit 67 says so); `M`, `G`, `m`, `n`,
-`s`, `t`, `D`, `g` addresses; `k` a place in a constant bank; `L`, `l`, `r`, `p` labels, `A` one
-that is an address, `o` one that counts from a register alone; `B16` a convergence barrier, `SB` a
-scoreboard, `SR` a special register, `PR` all predicates, `PC` a half of a return address, `lut` a
-table of three predicates; `#53.5` an integer of 5 bits at bit 53.
+half of `e`, `b60` a byte of it; `U`, `U24` uniform registers; `P81` a predicate that is written,
+`p87` one that is read, negated by the next bit (`u`: uniform, `U`: uniform where bit 67 says so);
+`M`, `G`, `m`, `n`, `s`, `t`, `D`, `g` addresses; `k` a place in a constant bank; `L`, `l`, `r`, `p`
+labels, `A` one that is an address, `o` one that counts from a register alone; `B16` a convergence
+barrier, `SB` a scoreboard, `SR` a special register, `PR` all predicates, `PC` a half of a return
+address, `lut` a table of three predicates; `#53.5` an integer of 5 bits at bit 53.
 """
 
 from __future__ import annotations
