@@ -350,10 +350,10 @@ def rows() -> list[Row]:
 
 
 def _kernels(architecture: str, prefix: str) -> list[Row]:
-    k, m = 1 << 10, 1 << 20
+    k, m = 1 << 10, 1 << 18
     return [
         EmulatedKernel(
-            f"{prefix} elementwise 1M", chain(m), ((m,),) * 2,
+            f"{prefix} elementwise 256K", chain(m), ((m,),) * 2,
             lambda x, y: np.maximum(2 * x + y, 0) / 2 + x, 3.0 * 4 * m, "GB/s", architecture,
         ),
         EmulatedKernel(

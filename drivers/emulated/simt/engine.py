@@ -332,7 +332,10 @@ class Engine:
         ]
         self._carry_out(addresses)
         fault = next((f for f in (_fault(a, dispatch) for a in addresses) if f), None)
-        kernel.work += groups * waves * (1 + max(_jumps(a, dispatch) for a in addresses))
+        kernel.work += sum(
+            ctypes.c_int64.from_address(address + layout.CONTEXT_WORK).value
+            for address in addresses
+        )
         with self._lock:
             self._idle.extend(contexts)
         return fault
@@ -368,6 +371,7 @@ class Engine:
         )
         ctypes.memmove(address, head, len(head))
         ctypes.memset(address + layout.CONTEXT_ZEROS, 0, 64)
+        ctypes.memset(address + layout.CONTEXT_WORK, 0, 8)
         ctypes.memmove(
             address + layout.CONTEXT_FUNCTIONS, context.functions, len(context.functions)
         )
@@ -451,12 +455,6 @@ def _describe(
 
 def _scratch_of_a_wave(dispatch: Dispatch) -> int:
     return (dispatch.scratch_bytes * dispatch.wave_size + 63) & ~63
-
-
-def _jumps(context: int, dispatch: Dispatch) -> int:
-    """The backward jumps of the last wave that a thread has run."""
-    left = ctypes.c_int64.from_address(context + layout.CONTEXT_BUDGET).value
-    return max(0, dispatch.loop_budget - left)
 
 
 def _fault(context: int, dispatch: Dispatch) -> Fault | None:

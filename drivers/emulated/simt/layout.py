@@ -38,6 +38,7 @@ CONTEXT_STATES = 104
 CONTEXT_FAULT_WAVE = 112
 CONTEXT_SCRATCH_OFFSET = 120  # of this thread's waves in the scratch that the program allotted
 CONTEXT_ZEROS = 128  # 64 bytes, read where a scalar load may not
+CONTEXT_WORK = 192  # waves, or their parts between barriers, and backward jumps of a dispatch
 CONTEXT_FUNCTIONS = 256  # addresses of the helpers, 8 bytes each
 CONTEXT_SLOTS = 4096  # one for each memory instruction
 

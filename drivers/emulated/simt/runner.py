@@ -237,6 +237,13 @@ define internal i32 @wave_step(ptr %context, ptr %job, ptr %state, i64 %wave, i6
   %use.tail = and i1 %is.last, %partial
   %kernel = select i1 %use.tail, ptr %tail, ptr %full
   %result = call i32 %kernel(ptr %state, ptr %context, i32 %resume)
+  %left = load i64, ptr %budget.at
+  %jumps = sub i64 %budget, %left
+  %work.at = getelementptr i8, ptr %context, i64 {layout.CONTEXT_WORK}
+  %work = load i64, ptr %work.at
+  %more = add i64 %work, %jumps
+  %work.now = add i64 %more, 1
+  store i64 %work.now, ptr %work.at
   %fault.at = getelementptr i8, ptr %context, i64 {layout.CONTEXT_FAULT}
   %fault = load i32, ptr %fault.at
   %well = icmp eq i32 %fault, 0
