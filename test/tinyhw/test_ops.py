@@ -27,8 +27,10 @@ KNOWN = load(FILE) if FILE and isinstance(torch, Nothing) else {}
 @pytest.fixture(scope="session", autouse=True)
 def results() -> Iterator[dict[str, Expected]]:
     """What PyTorch gives; kept in a file, if that is asked for and PyTorch is there."""
+    keeps = bool(FILE) and not isinstance(torch, Nothing)
+    assert not (keeps and "PYTEST_XDIST_WORKER" in os.environ), "one process keeps results"
     yield KNOWN
-    if FILE and not isinstance(torch, Nothing):
+    if keeps:
         save(FILE, KNOWN)
 
 
