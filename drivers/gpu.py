@@ -28,7 +28,7 @@ from drivers.errors import (
     QueueLimit,
 )
 from drivers.flight import Work
-from drivers.memory import Allocator, Buffer, MemoryStatistics
+from drivers.memory import Allocator, Buffer, MemoryStatistics, Storage
 from drivers.queue import Program
 from drivers.ringqueue import RingQueue
 from drivers.system import PAGE_BYTES, System
@@ -97,6 +97,14 @@ class GpuDevice(Device):
     @abstractmethod
     def let_reach(self, home: Home, line: int) -> bool:
         """Maps a timeline of a home that it shares; False if that device was closed."""
+
+    @abstractmethod
+    def is_peer(self, owner: Allocator | None) -> bool:
+        """Whether an allocator is of the same GPU, or of one whose memory it reaches."""
+
+    @abstractmethod
+    def reach_peer(self, storage: Storage) -> None:
+        """Maps a peer's memory for this GPU too."""
 
     @abstractmethod
     def make_program(self, code: CodeObject) -> GpuProgram:
@@ -222,8 +230,22 @@ class GpuDevice(Device):
         with self._lock:
             self._queues = [each for each in self._queues if each is not queue]
 
+    def reaches(self, buffer: Buffer) -> bool:
+        """Whether its queues may use a buffer: its own, pages of the process that it has pinned,
+        and memory of GPUs that are its peers."""
+        storage = buffer.storage
+        if isinstance(storage, PinnedMemory):
+            return storage.memory is self.gpu_memory
+        return storage.allocator is self.allocator or self.is_peer(storage.allocator)
+
     def reachable(self, buffer: Buffer) -> int:
-        """Where the GPU finds a buffer; refuses those that it does not reach."""
+        """Where the GPU finds a buffer, which a peer lets it reach if need be.
+
+        Raises ArgumentMismatch for one that it does not reach.
+        """
+        storage = buffer.storage
+        if storage.allocator is self.allocator:
+            return buffer.gpu_addr
         if not self.reaches(buffer):
             raise ArgumentMismatch(
                 f"{buffer!r} is not memory of {self.name}, nor of a device whose memory it "
@@ -231,6 +253,8 @@ class GpuDevice(Device):
                 device=self.name, operation="record",
                 remedy="Copy it into a buffer of this device first.",
             )
+        if not isinstance(storage, PinnedMemory):
+            self.reach_peer(storage)
         return buffer.gpu_addr
 
     def running(self) -> list[Work]:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from bench_emulated import chain, elements, input_of, stored
 from bench_libraries import Library, Torch
-from bench_measure import Contender, Row, TimedRow
+from bench_measure import Cell, Contender, Row, TimedRow
 from compiler.build import build
 from compiler.code_object import CodeObject
 from compiler.compile import linear_kernel
@@ -60,13 +60,14 @@ class GpuRow(TimedRow):
     gpu: str
     ours: Callable[[Device], Contender]
     theirs: Callable[[Any], Contender]
+    libraries: tuple[str, ...] = ("tinyhw", "torch")
     work: float = 0.0
     work_unit: str = "GB/s"
 
-    @property
-    def libraries(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Who takes part."""
-        return ("tinyhw", "torch") if torch_sees_a_gpu() else ("tinyhw",)
+    def measure(self, names: Sequence[str], seconds: float) -> dict[str, Cell]:
+        """torch takes part where it sees a GPU."""
+        taking = [name for name in names if name != "torch" or torch_sees_a_gpu()]
+        return super().measure(taking, seconds)
 
     def contender(self, library: Library) -> Contender:
         """Makes inputs and compiles for one library."""

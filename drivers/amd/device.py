@@ -23,7 +23,7 @@ from drivers.amd.memory import HOST, REGISTERS, AmdAllocator, GpuMemory
 from drivers.amd.program import AmdProgram
 from drivers.amd.queue import AmdQueue
 from drivers.amd.topology import GpuNode, find_gpus
-from drivers.blocks import Block, PinnedMemory
+from drivers.blocks import Block
 from drivers.device import Features
 from drivers.errors import (
     DeviceFault,
@@ -33,7 +33,7 @@ from drivers.errors import (
     UnsupportedGpu,
 )
 from drivers.gpu import QUEUES, GpuDevice, check_index
-from drivers.memory import Buffer, CachePolicy
+from drivers.memory import Allocator, CachePolicy, Storage
 from drivers.queue import Timestamp
 from drivers.system import MAP_SHARED, PAGE_BYTES, PROT_READ, PROT_WRITE, System
 from drivers.timeline import DEFAULT_TIMEOUT_MS, Home
@@ -159,28 +159,18 @@ class AmdDevice(GpuDevice):
             line, lambda block: home.memory.share(block, gpu_id)
         )
 
-    def reaches(self, buffer: Buffer) -> bool:
-        """Whether its queues may use a buffer: its own, and those of GPUs that are its peers."""
-        storage = buffer.storage
-        if isinstance(storage, PinnedMemory):
-            return storage.memory is self.gpu_memory
-        owner = storage.allocator
-        return owner is self.allocator or (
+    def is_peer(self, owner: Allocator | None) -> bool:
+        """Whether an allocator is of the same GPU, or of one whose memory it reaches."""
+        return (
             isinstance(owner, AmdAllocator) and owner.memory.kfd is self.kfd
             and owner.memory.node.number in (self.node.number, *self.node.peers)
         )
 
-    def reachable(self, buffer: Buffer) -> int:
-        """Where the GPU finds a buffer, which a peer lets it reach if need be."""
-        owner = buffer.storage.allocator
-        if owner is self.allocator:
-            return buffer.gpu_addr
-        address = super().reachable(buffer)
-        if isinstance(buffer.storage, PinnedMemory):
-            return address
-        assert isinstance(owner, AmdAllocator)
-        owner.memory.share(owner.memory.blocks[buffer.storage.mapping], self.node.gpu_id)
-        return address
+    def reach_peer(self, storage: Storage) -> None:
+        """The kernel driver maps a peer's memory for this GPU too."""
+        assert isinstance(storage.allocator, AmdAllocator)
+        memory = storage.allocator.memory
+        memory.share(memory.blocks[storage.mapping], self.node.gpu_id)
 
     def make_program(self, code: CodeObject) -> AmdProgram:
         """Puts a kernel into executable memory."""

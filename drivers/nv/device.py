@@ -12,11 +12,10 @@ import weakref
 
 from compiler.code_object import CodeObject
 from compiler.target import Target
-from drivers.blocks import PinnedMemory
 from drivers.device import Features
 from drivers.errors import DeviceFault
 from drivers.gpu import QUEUES, GpuDevice, check_index
-from drivers.memory import Buffer, CachePolicy
+from drivers.memory import Allocator, CachePolicy, Storage
 from drivers.nv.channel import ChannelGroup
 from drivers.nv.faults import explain
 from drivers.nv.memory import HOST, NvAllocator, NvMemory
@@ -132,30 +131,18 @@ class NvDevice(GpuDevice):
             line, lambda block: home.memory.share(block, self.gpu)
         )
 
-    def reaches(self, buffer: Buffer) -> bool:
-        """Whether its queues may use a buffer: its own, and those of GPUs that are its peers."""
-        storage = buffer.storage
-        if isinstance(storage, PinnedMemory):
-            return storage.memory is self.gpu_memory
-        owner = storage.allocator
-        if owner is self.allocator:
-            return True
+    def is_peer(self, owner: Allocator | None) -> bool:
+        """Whether an allocator is of the same GPU, or of one whose memory it reaches."""
         if not isinstance(owner, NvAllocator) or owner.memory.uvm is not self.gpu.uvm:
             return False
         gpu = owner.memory.gpu
         return gpu is self.gpu or self._process.are_peers(gpu, self.gpu)
 
-    def reachable(self, buffer: Buffer) -> int:
-        """Where the GPU finds a buffer, which a peer lets it reach if need be."""
-        owner = buffer.storage.allocator
-        if owner is self.allocator:
-            return buffer.gpu_addr
-        address = super().reachable(buffer)
-        if isinstance(buffer.storage, PinnedMemory):
-            return address
-        assert isinstance(owner, NvAllocator)
-        owner.memory.share(owner.memory.blocks[buffer.storage.mapping], self.gpu)
-        return address
+    def reach_peer(self, storage: Storage) -> None:
+        """Unified memory maps a peer's memory for this GPU too."""
+        assert isinstance(storage.allocator, NvAllocator)
+        memory = storage.allocator.memory
+        memory.share(memory.blocks[storage.mapping], self.gpu)
 
     def make_program(self, code: CodeObject) -> NvProgram:
         """Puts a kernel into executable memory."""
