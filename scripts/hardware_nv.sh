@@ -105,7 +105,7 @@ PYTHON
     run_step 60 probe "$python" scripts/probe_nv.py --json "$out/probe.json"
     run_step 100 driver_tests "$python" -m pytest -q --maxfail 9 -p no:cacheprovider -k NV \
         test/drivers/test_commands.py test/drivers/test_bound.py test/drivers/test_points.py \
-        test/drivers/nv/test_host_memory.py
+        test/drivers/test_host_memory.py
     run_step 130 op_tests env NV=1 TINYHW_FULL=1 "TINYHW_EXPECTED=$folder/expected.npz" \
         "$python" -m pytest -q -p no:cacheprovider -n 8 test/tinyhw/test_ops.py
     run_step 60 tensor_tests env NV=1 "$python" -m pytest -q --maxfail 20 -p no:cacheprovider \

@@ -6,7 +6,7 @@ of a workgroup run one after another on one thread, each up to its next barrier.
 
 from __future__ import annotations
 
-from drivers.emulated.simt import layout
+from drivers.emulated.simt import layout, meetings
 
 _FIELDS = """
 count JOB_COUNT
@@ -27,7 +27,6 @@ offset.register JOB_SCRATCH_REGISTER
 mode JOB_FLOAT_MODE
 numbered JOB_NUMBERED
 """
-_BARRIERS = 16
 
 
 def _field(name: str, structure: str, offset: int, type: str = "i64") -> str:
@@ -82,149 +81,9 @@ FLOAT_MODES = {
 }
 
 
-def _each(name: str, end: str, body: str) -> str:
-    """A loop of %NAME from 0 up to a value; `body` ends with a jump to NAME.next."""
+def _step() -> str:
+    """@wave_step: a wave until it ends or waits; below 0 if it has gone wrong."""
     return f"""
-  br label %{name}.begin
-{name}.begin:
-  br label %{name}.loop
-{name}.loop:
-  %{name} = phi i64 [ 0, %{name}.begin ], [ %{name}.more, %{name}.next ]
-  %{name}.on = icmp ult i64 %{name}, {end}
-  br i1 %{name}.on, label %{name}.body, label %{name}.done
-{name}.body:
-{body}
-{name}.next:
-  %{name}.more = add i64 %{name}, 1
-  br label %{name}.loop
-{name}.done:
-"""
-
-
-def _wave_at(name: str) -> str:
-    """The state of wave %NAME, whether it waits, and for what: ends in two labels."""
-    fields = {"resume": "RESUME", "meeting": "MEETING", "votes": "VOTES", "voters": "VOTERS"}
-    loads = "".join(
-        f"  %{name}.{field}.at = getelementptr i8, ptr %{name}.state, i64 "
-        f"{getattr(layout, 'STATE_' + constant)}\n"
-        f"  %{name}.{field} = load i32, ptr %{name}.{field}.at\n"
-        for field, constant in fields.items()
-    )
-    return f"""
-  %{name}.offset = mul i64 %{name}, %stride
-  %{name}.state = getelementptr i8, ptr %states, i64 %{name}.offset
-{loads}
-  %{name}.waits = icmp sgt i32 %{name}.resume, 0
-  br i1 %{name}.waits, label %{name}.waiting, label %{name}.next
-{name}.waiting:
-  %{name}.number = and i32 %{name}.meeting, 15
-  %{name}.above = lshr i32 %{name}.meeting, 4
-  %{name}.kind = and i32 %{name}.above, 15
-  %{name}.wanted = lshr i32 %{name}.meeting, 8
-  %{name}.arrives = icmp eq i32 %{name}.kind, {layout.MEETS_ARRIVING}
-"""
-
-
-def _counts(name: str, number: str) -> str:
-    """Where a barrier's counts are: waves that came, of these those that went on, lanes' votes for
-    and in all, and how many waves are to come."""
-    fields = "".join(
-        f"  %{name}.{field}.at = getelementptr i32, ptr %{name}.row, i64 {n}\n"
-        for n, field in enumerate(("came", "gone", "for", "all", "least"))
-    )
-    return f"  %{name}.row = getelementptr [5 x i32], ptr %counts, i64 {number}\n{fields}"
-
-
-def _added(place: str, amount: str, name: str) -> str:
-    return (f"  %{name}.old = load i32, ptr {place}\n  %{name}.new = add i32 %{name}.old, {amount}"
-            f"\n  store i32 %{name}.new, ptr {place}\n")
-
-
-def _complete(name: str) -> str:
-    """Whether enough waves have come to a barrier: all that live, where it says no number."""
-    return f"""
-  %{name}.came = load i32, ptr %{name}.came.at
-  %{name}.least = load i32, ptr %{name}.least.at
-  %{name}.every = icmp eq i32 %{name}.least, 0
-  %{name}.enough = select i1 %{name}.every, i32 %alive, i32 %{name}.least
-  %{name}.complete = icmp uge i32 %{name}.came, %{name}.enough
-"""
-
-
-def _meet() -> str:
-    """IR of @meet: of the waves that wait at barriers with numbers, which may go on.
-
-    All waves of the workgroup that have not ended wait, each at one barrier. Those that only arrive
-    go on and are remembered. Tells whether any goes on; else all wait for ever.
-    """
-    count = _each("a", "%waves", f"""{_wave_at("a")}
-  %a.place = zext i32 %a.number to i64
-{_counts("a", "%a.place")}
-{_added("%alive.at", "1", "a.1")}{_added("%a.came.at", "1", "a.2")}
-{_added("%a.for.at", "%a.votes", "a.3")}{_added("%a.all.at", "%a.voters", "a.4")}
-  store i32 %a.wanted, ptr %a.least.at
-  %a.gone.more = zext i1 %a.arrives to i32
-{_added("%a.gone.at", "%a.gone.more", "a.5")}
-  br label %a.next""")
-    release = _each("b", "%waves", f"""{_wave_at("b")}
-  %b.place = zext i32 %b.number to i64
-{_counts("b", "%b.place")}{_complete("b")}
-  %b.goes = or i1 %b.complete, %b.arrives
-  %b.held = zext i1 %b.goes to i32
-  %b.holds = xor i32 %b.held, 1
-  %b.held.at = getelementptr i8, ptr %b.state, i64 {layout.STATE_HELD}
-  store i32 %b.holds, ptr %b.held.at
-{_added("%going.at", "%b.held", "b.1")}
-  br i1 %b.goes, label %b.free, label %b.next
-b.free:
-  store i32 0, ptr %b.votes.at
-  store i32 0, ptr %b.voters.at
-  br i1 %b.arrives, label %b.next, label %b.told
-b.told:
-  %b.for = load i32, ptr %b.for.at
-  %b.all = load i32, ptr %b.all.at
-  %b.same = icmp eq i32 %b.for, %b.all
-  %b.some = icmp ne i32 %b.for, 0
-  %b.is.all = icmp eq i32 %b.kind, {layout.MEETS_ALL}
-  %b.one = select i1 %b.is.all, i1 %b.same, i1 %b.some
-  %b.truth = zext i1 %b.one to i32
-  %b.counts = icmp eq i32 %b.kind, {layout.MEETS_COUNTING}
-  %b.result = select i1 %b.counts, i32 %b.for, i32 %b.truth
-  %b.result.at = getelementptr i8, ptr %b.state, i64 {layout.STATE_RESULT}
-  store i32 %b.result, ptr %b.result.at
-  br label %b.next""")
-    remembered = _each("c", str(_BARRIERS), f"""{_counts("c", "%c")}{_complete("c")}
-  %c.gone = load i32, ptr %c.gone.at
-  %c.left = select i1 %c.complete, i32 0, i32 %c.gone
-  store i32 %c.left, ptr %c.gone.at
-  store i32 %c.left, ptr %c.came.at
-  store i32 0, ptr %c.for.at
-  store i32 0, ptr %c.all.at
-  br label %c.next""")
-    return f"""
-define internal i1 @meet(ptr %states, i64 %stride, i64 %waves, ptr %counts) {{
-  %alive.at = alloca i32
-  %going.at = alloca i32
-  store i32 0, ptr %alive.at
-  store i32 0, ptr %going.at
-{count}
-  %alive = load i32, ptr %alive.at
-{release}{remembered}
-  %going = load i32, ptr %going.at
-  %any = icmp ne i32 %going, 0
-  ret i1 %any
-}}
-"""
-
-
-def text(arch: str) -> str:
-    """The IR of @run for one instruction set; others than x86_64 keep the thread's own mode."""
-    fields = "".join(
-        _field(name, "job", getattr(layout, constant))
-        for name, constant in (line.split() for line in _FIELDS.split("\n") if line)
-    )
-    declarations, set_mode, reset_mode = FLOAT_MODES.get(arch, ("", "", ""))
-    return f"""{declarations}{_meet()}
 define internal i32 @wave_step(ptr %context, ptr %job, ptr %state, i64 %wave, i64 %last,
                                i32 %resume, i64 %budget) {{
 {_field("tail", "job", layout.JOB_TAIL, "ptr")}{_field("full", "job", layout.JOB_FULL, "ptr")}
@@ -266,43 +125,12 @@ fine:
   ret i32 %result
 }}
 
-define internal void @run(ptr %context) {{
-entry:
-{_field("job", "context", layout.CONTEXT_JOB, "ptr")}{fields}
-{_field("states", "context", layout.CONTEXT_STATES, "ptr")}
-{_field("end.at", "job", layout.JOB_END_AT, "ptr")}
-{_field("scratch", "context", layout.CONTEXT_SCRATCH)}
-{_field("scratch.offset", "context", layout.CONTEXT_SCRATCH_OFFSET)}
-{_field("scalars", "job", layout.JOB_SCALARS, "ptr")}
-{_field("threads", "job", layout.JOB_THREAD_IDS, "ptr")}
-  %next.at = getelementptr i8, ptr %job, i64 {layout.JOB_NEXT}
-  %stop.at = getelementptr i8, ptr %job, i64 {layout.JOB_STOP}
-  %wave.at = getelementptr i8, ptr %context, i64 {layout.CONTEXT_WAVE}
-  %scratch.at.now = getelementptr i8, ptr %context, i64 {layout.CONTEXT_SCRATCH}
-  %last = sub i64 %waves, 1
-  %counts = alloca [{5 * _BARRIERS} x i32], align 64
-  %is.numbered = icmp ne i64 %numbered, 0
-{set_mode}
-  br label %take
-take:
-  %group = atomicrmw add ptr %next.at, i64 1 monotonic
-  %left = icmp ult i64 %group, %count
-  %stopped = load atomic i64, ptr %stop.at monotonic, align 8
-  %running = icmp eq i64 %stopped, 0
-  %ended = load atomic i32, ptr %end.at monotonic, align 4
-  %wanted = icmp eq i32 %ended, 0
-  %going = and i1 %running, %wanted
-  %go = and i1 %left, %going
-  br i1 %go, label %begin, label %done
-begin:
-  %group.x = urem i64 %group, %grid.x
-  %row = udiv i64 %group, %grid.x
-  %group.y = urem i64 %row, %grid.y
-  %group.z = udiv i64 %row, %grid.y
-  %wave.base = mul i64 %group, %waves
-  store [{5 * _BARRIERS} x i32] zeroinitializer, ptr %counts
-  br label %start
-start:
+"""
+
+
+def _first_turn() -> str:
+    """In @run: readies each wave of a workgroup, and runs it until it ends or waits."""
+    return f"""start:
   %w = phi i64 [ 0, %begin ], [ %w.next, %started ]
   %waiting = phi i64 [ 0, %begin ], [ %waiting.next, %started ]
   %at = mul i64 %w, %stride
@@ -338,7 +166,12 @@ give.offset:
   %offset.short = trunc i64 %offset.wide to i32
   store i32 %offset.short, ptr %offset.slot
   br label %given.offset
-given.offset:
+{_registers()}"""
+
+
+def _registers() -> str:
+    """In @run: a wave's vector registers and lanes, and its first step."""
+    return f"""given.offset:
   %threads.offset = mul i64 %w, %vector.bytes
   %ids = getelementptr i8, ptr %threads, i64 %threads.offset
   %vectors = getelementptr i8, ptr %state, i64 {layout.STATE_VECTORS}
@@ -378,7 +211,12 @@ started:
   %w.next = add i64 %w, 1
   %w.more = icmp ult i64 %w.next, %waves
   br i1 %w.more, label %start, label %round
-round:
+"""
+
+
+def _rounds() -> str:
+    """In @run: goes on with waves that waited, until all have ended."""
+    return f"""round:
   %pending = phi i64 [ %waiting.next, %started ], [ %pending.next, %stepped ]
   %any = icmp ne i64 %pending, 0
   br i1 %any, label %between, label %take
@@ -434,18 +272,72 @@ skipped:
 stepped:
   %pending.next = add i64 %count.now, 0
   br label %round
-done:
+"""
+
+
+def _run(set_mode: str, reset_mode: str) -> str:
+    """@run: workgroups of a job until none is left."""
+    fields = "".join(
+        _field(name, "job", getattr(layout, constant))
+        for name, constant in (line.split() for line in _FIELDS.split("\n") if line)
+    )
+    return f"""define internal void @run(ptr %context) {{
+entry:
+{_field("job", "context", layout.CONTEXT_JOB, "ptr")}{fields}
+{_field("states", "context", layout.CONTEXT_STATES, "ptr")}
+{_field("end.at", "job", layout.JOB_END_AT, "ptr")}
+{_field("scratch", "context", layout.CONTEXT_SCRATCH)}
+{_field("scratch.offset", "context", layout.CONTEXT_SCRATCH_OFFSET)}
+{_field("scalars", "job", layout.JOB_SCALARS, "ptr")}
+{_field("threads", "job", layout.JOB_THREAD_IDS, "ptr")}
+  %next.at = getelementptr i8, ptr %job, i64 {layout.JOB_NEXT}
+  %stop.at = getelementptr i8, ptr %job, i64 {layout.JOB_STOP}
+  %wave.at = getelementptr i8, ptr %context, i64 {layout.CONTEXT_WAVE}
+  %scratch.at.now = getelementptr i8, ptr %context, i64 {layout.CONTEXT_SCRATCH}
+  %last = sub i64 %waves, 1
+  %counts = alloca {meetings.COUNTS}, align 64
+  %is.numbered = icmp ne i64 %numbered, 0
+{set_mode}
+  br label %take
+take:
+  %group = atomicrmw add ptr %next.at, i64 1 monotonic
+  %left = icmp ult i64 %group, %count
+  %stopped = load atomic i64, ptr %stop.at monotonic, align 8
+  %running = icmp eq i64 %stopped, 0
+  %ended = load atomic i32, ptr %end.at monotonic, align 4
+  %wanted = icmp eq i32 %ended, 0
+  %going = and i1 %running, %wanted
+  %go = and i1 %left, %going
+  br i1 %go, label %begin, label %done
+begin:
+  %group.x = urem i64 %group, %grid.x
+  %row = udiv i64 %group, %grid.x
+  %group.y = urem i64 %row, %grid.y
+  %group.z = udiv i64 %row, %grid.y
+  %wave.base = mul i64 %group, %waves
+  store {meetings.COUNTS} zeroinitializer, ptr %counts
+  br label %start
+{_first_turn()}{_rounds()}done:
   store i64 %scratch, ptr %scratch.at.now
 {reset_mode}
   ret void
 }}
+"""
 
-; One thread's share of a dispatch, as a block of the processor's kernels (native/pool.py).
-define internal void @share(ptr %contexts, i32 %number, i32 %y, i32 %z) {{
+
+_SHARE = """
+define internal void @share(ptr %contexts, i32 %number, i32 %y, i32 %z) {
   %wide = zext i32 %number to i64
   %context.at = getelementptr ptr, ptr %contexts, i64 %wide
   %context = load ptr, ptr %context.at
   call void @run(ptr %context)
   ret void
-}}
+}
 """
+"""One thread's share of a dispatch, as a block of the processor's kernels (native/pool.py)."""
+
+
+def text(arch: str) -> str:
+    """The IR of @run for one instruction set; others than x86_64 keep the thread's own mode."""
+    declarations, set_mode, reset_mode = FLOAT_MODES.get(arch, ("", "", ""))
+    return f"""{declarations}{meetings.text()}{_step()}{_run(set_mode, reset_mode)}{_SHARE}"""

@@ -1,40 +1,28 @@
-"""Memory of the process that a GPU reaches where it is: user pointers, through the driver."""
+"""Memory of the process on AMD: where it is, and what the kernel driver refuses, with its errno."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import gc
 import mmap
-import os
 import tempfile
 
 import numpy as np
 import pytest
 
 from drivers import open_device
-from drivers.errors import ArgumentMismatch, DeviceClosed, SystemCallFailed
+from drivers.errors import SystemCallFailed
 from drivers.memory import HostMemory
 from drivers.system import PAGE_BYTES
 from test.drivers import kernels
-
-
-@pytest.fixture(autouse=True)
-def emulated(monkeypatch):
-    if not os.path.exists("/dev/kfd") and "EMULATE" not in os.environ:
-        monkeypatch.setenv("EMULATE", "gfx1100*4")
+from test.drivers.host_pages import boards, pages
 
 
 @pytest.fixture
-def device():
+def device(monkeypatch):
+    boards("AMD", monkeypatch)
     with open_device("AMD", timeout_ms=10_000) as opened:
         yield opened
-
-
-def pages(count: int):
-    """Anonymous memory, and its address."""
-    memory = mmap.mmap(-1, count * PAGE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return memory, ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 
 def protect(address: int, size_bytes: int, protection: int) -> None:
@@ -58,23 +46,6 @@ def test_engines_and_kernels_use_the_hosts_memory_where_it_is(device):
     np.testing.assert_array_equal(numbers, np.arange(5, 5 + len(numbers)))
 
 
-def test_memory_that_is_let_go_of_stays_as_it_is_until_nothing_uses_it(device):
-    memory, address = pages(1)
-    gate, queue = device.timeline("gate"), device.copy_queue()
-    there = device.alloc(PAGE_BYTES)
-    there.cpu_view()[:] = b"\x2b" * PAGE_BYTES
-    host = device.host_buffer(address, PAGE_BYTES, memory)
-    point = queue.commands().wait(gate.point(1)).copy(host, there).submit()
-    del host
-    gc.collect()
-    assert address in device.gpu_memory.pinned
-    gate.signal(1)
-    point.wait()
-    device.trim()
-    assert address not in device.gpu_memory.pinned
-    assert memory[:] == b"\x2b" * PAGE_BYTES
-
-
 def test_released_memory_can_be_pinned_again_at_once_and_twice_cannot(device):
     memory, address = pages(2)
     for _ in range(3):
@@ -95,13 +66,6 @@ def test_a_page_that_a_buffer_has_let_go_of_is_pinned_anew(device):
     assert not device.gpu_memory.pinned
     assert device.pin(address) == device.pin(address) == address
     assert list(device.gpu_memory.pinned) == [address]
-
-
-@pytest.mark.parametrize(("shift", "size"), [(8, PAGE_BYTES), (0, 100), (0, 0)])
-def test_parts_of_pages_are_refused_with_the_sizes(device, shift, size):
-    memory, address = pages(2)
-    with pytest.raises(ArgumentMismatch, match=f"multiples of 4096 bytes, not {size} bytes at"):
-        device.host_buffer(address + shift, size, memory)
 
 
 @pytest.mark.parametrize(
@@ -151,28 +115,3 @@ def test_a_mapped_file_stays_the_files(device):
         memory[:5] = b"there"
         file.seek(0)
         assert file.read(5) == b"there"
-
-
-def test_another_gpu_does_not_use_it(device):
-    memory, address = pages(1)
-    host = device.host_buffer(address, PAGE_BYTES, memory)
-    with open_device("AMD:1") as other:
-        assert device.reaches(host) and not other.reaches(host)
-        commands = other.copy_queue().commands().copy(other.alloc(8), host, 8)
-        with pytest.raises(ArgumentMismatch, match="Copy it into a buffer of this device first"):
-            commands.submit()
-
-
-def test_closing_the_device_gives_the_pages_back(device):
-    memory, address = pages(1)
-    memory[:4] = b"kept"
-    with open_device("AMD") as short:
-        host = short.host_buffer(address, PAGE_BYTES, memory)
-    assert memory[:4] == b"kept"
-    with pytest.raises(DeviceClosed):
-        short.host_buffer(address, PAGE_BYTES, memory)
-    again = device.host_buffer(address, PAGE_BYTES, memory)
-    del host, short
-    gc.collect()
-    assert device.gpu_memory.pinned[address].address == again.cpu_addr
-

@@ -1,35 +1,34 @@
-"""Memory of the process that an NVIDIA GPU reaches: OS descriptors, through the driver."""
+"""Memory of the process that a GPU reaches: user pointers on AMD, OS descriptors on NVIDIA's."""
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import mmap
-import os
 
 import numpy as np
 import pytest
 
-from compiler import nvrtc
-from drivers import Var, open_device
-from drivers.errors import ArgumentMismatch, DeviceClosed, HardwareError
+from drivers import Var, open_device, probe
+from drivers.errors import ArgumentMismatch, DeviceClosed, DeviceNotAvailable, HardwareError
 from drivers.memory import HostMemory
 from drivers.system import PAGE_BYTES
 from test.drivers import kernels
+from test.drivers.host_pages import boards, pages
+
+
+@pytest.fixture(params=["AMD", "NV"])
+def gpu(request, monkeypatch):
+    boards(request.param, monkeypatch)
+    available, why = probe(request.param)
+    if not available:
+        pytest.skip(why)
+    return request.param
 
 
 @pytest.fixture
-def device(monkeypatch):
-    if not os.path.exists("/dev/nvidiactl") and "EMULATE" not in os.environ:
-        monkeypatch.setenv("EMULATE", "sm_90*2")
-    with open_device("NV", timeout_ms=60_000) as opened:
+def device(gpu):
+    with open_device(gpu, timeout_ms=60_000) as opened:
         yield opened
-
-
-def pages(count: int):
-    """Anonymous memory, and its address."""
-    memory = mmap.mmap(-1, count * PAGE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return memory, ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 
 def test_the_copy_engine_reads_and_writes_it(device):
@@ -49,7 +48,6 @@ def test_the_copy_engine_reads_and_writes_it(device):
     np.testing.assert_array_equal(numbers[1024:], np.arange(1024, 1536))
 
 
-@pytest.mark.skipif(bool(nvrtc.missing()), reason=nvrtc.missing() or "-")
 def test_kernels_use_it(device):
     memory, address = pages(1)
     numbers = np.frombuffer(memory, np.int64)
@@ -107,22 +105,24 @@ def test_freed_pages_are_refused(device):
     system.munmap(address, PAGE_BYTES)
 
 
-def test_another_gpu_does_not_use_it(device):
+def test_another_gpu_does_not_use_it(device, gpu):
     memory, address = pages(1)
     host = device.host_buffer(address, PAGE_BYTES, memory)
-    if len(device._process.cards) < 2:
+    try:
+        second = open_device(f"{gpu}:1")
+    except DeviceNotAvailable:
         pytest.skip("one GPU is there")
-    with open_device("NV:1") as other:
+    with second as other:
         assert device.reaches(host) and not other.reaches(host)
         commands = other.copy_queue().commands().copy(other.alloc(8), host, 8)
         with pytest.raises(ArgumentMismatch, match="Copy it into a buffer of this device first"):
             commands.submit()
 
 
-def test_closing_the_device_gives_the_pages_back(device):
+def test_closing_the_device_gives_the_pages_back(device, gpu):
     memory, address = pages(1)
     memory[:4] = b"kept"
-    with open_device("NV") as short:
+    with open_device(gpu) as short:
         host = short.host_buffer(address, PAGE_BYTES, memory)
     assert memory[:4] == b"kept"
     assert not short.gpu_memory.pinned
@@ -152,9 +152,9 @@ def test_a_processors_queue_finds_it_where_the_host_has_it(device):
     np.testing.assert_array_equal(numbers[:4], [75, 6, 0, 3])
 
 
-def test_the_end_of_a_device_and_a_release_at_that_moment_take_pages_away_once(device):
+def test_the_end_of_a_device_and_a_release_at_that_moment_take_pages_away_once(device, gpu):
     memory, address = pages(1)
-    with open_device("NV") as short:
+    with open_device(gpu) as short:
         host = short.host_buffer(address, PAGE_BYTES, memory)
 
         class Pinned(dict):
