@@ -235,7 +235,7 @@ class Loaded:
 
     def __init__(self, value: Node, inputs: Sequence[tuple[int, ...]]) -> None:
         from compiler.amdgpu import KernelDescriptor
-        from drivers.emulated.simt.engine import Dispatch, MemoryRange
+        from drivers.emulated.simt.dispatch import Dispatch, MemoryRange
 
         self.code = code = gpu_code(value)
         sizes = (elements(value), *(math.prod(shape) for shape in inputs))

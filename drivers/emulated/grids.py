@@ -8,7 +8,7 @@ from drivers.emulated.engine import BadPacket, Engine
 from drivers.emulated.memory import EXECUTE, READ, WRITE, GpuFault, PageTable
 
 if TYPE_CHECKING:
-    from drivers.emulated.simt.engine import Fault, MemoryRange
+    from drivers.emulated.simt.dispatch import Fault, MemoryRange
 
 
 class Ranges:
@@ -20,7 +20,7 @@ class Ranges:
 
     def now(self) -> tuple[MemoryRange, ...]:
         """The ranges."""
-        from drivers.emulated.simt.engine import MemoryRange
+        from drivers.emulated.simt.dispatch import MemoryRange
 
         if self.generation != self.table.generation:
             self.generation = self.table.generation

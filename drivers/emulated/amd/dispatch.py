@@ -17,7 +17,7 @@ from drivers.emulated.memory import WRITE
 
 if TYPE_CHECKING:
     from drivers.emulated.amd.pm4 import ComputeEngine
-    from drivers.emulated.simt.engine import Dispatch, MemoryRange
+    from drivers.emulated.simt.dispatch import Dispatch, MemoryRange
 
 Field = tuple[int, int]  # shift, width
 
@@ -216,7 +216,7 @@ class Dispatcher:
         with caches.grid():
             for part in self._parts(count, share):
                 with caches.waves():
-                    fault = translator.run(self._dispatch_of(launch)._replace(groups=part))
+                    fault = translator.run(self._dispatch_of(launch), part)
                 if fault is not None:
                     report(self.engine, fault)
 
@@ -234,7 +234,7 @@ class Dispatcher:
         return known
 
     def _checked(self, launch: Launch, memory: tuple[MemoryRange, ...]) -> Dispatch:
-        from drivers.emulated.simt.engine import Dispatch
+        from drivers.emulated.simt.dispatch import Dispatch
 
         board = self.engine.gpu.board
         total = launch.block[0] * launch.block[1] * launch.block[2]

@@ -5,105 +5,34 @@ from __future__ import annotations
 import bisect
 import ctypes
 import hashlib
+import math
 import struct
 import threading
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from compiler.llvm import host_target
 from drivers.cpu.host import thread_count
 from drivers.emulated.simt import jit, layout, patterns, runner
 from drivers.emulated.simt.architecture import Architecture, architecture
+from drivers.emulated.simt.context import Context, Plan
+from drivers.emulated.simt.dispatch import EXECUTE, Dispatch, Fault, MemoryRange
 from drivers.emulated.simt.jit import Effort
 from drivers.emulated.simt.program import Program, read_program
 from drivers.emulated.simt.workers import Workers
 from drivers.system import System
 
-READ, WRITE, EXECUTE = layout.READ, layout.WRITE, layout.EXECUTE
-LOOP_BUDGET = 1 << 28
-"""Backward jumps of a wave between two barriers, before it counts as hung: a second or so."""
-
-_ACCESS = {1: "read", 2: "write", 3: "atomic", 4: "execute"}
 _THREADED_WAVES = 64
 WORTHWHILE = 1 << 16
 """Waves of a kernel, and their backward jumps, from which on its quicker version pays."""
 _MEMORIES = 64  # that are kept in order
-
-
-class MemoryRange(NamedTuple):
-    """Guest addresses `first` up to `end`, which may be accessed as `protection` says."""
-
-    first: int
-    end: int
-    protection: int = READ | WRITE | EXECUTE
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Why a dispatch ended early. `kind` is `memory` or `hang`."""
-
-    kind: str
-    address: int
-    access: str
-    """`read`, `write`, `atomic` or `execute`; empty for a hang."""
-    wave: int
-    """The wave's number: workgroup × waves in a workgroup + wave in the workgroup."""
-    pc: int
-    """The guest address of the instruction; of the loop's start for a hang."""
-
-
-class Dispatch(NamedTuple):
-    """A kernel's launch, as its command processor has worked it out."""
-
-    entry: int
-    """Guest address of the first instruction."""
-    scalars: tuple[int, ...]
-    """The initial scalar registers from s0 on (user data), of 32 bits without sign."""
-    group_ids: tuple[int, int, int]
-    """Which scalar registers receive the workgroup's x, y, z; −1 for none. Where y and z have the
-    same, z is its upper half."""
-    block: tuple[int, int, int]
-    """Threads in a workgroup."""
-    grid: tuple[int, int, int]
-    """Workgroups."""
-    memory: tuple[MemoryRange, ...]
-    groups: tuple[int, int] | None = None
-    """The first workgroup and the end of those to be run; None for all."""
-    thread_ids: str = "packed"
-    """`packed`: v0 = x | y << 10 | z << 20. `separate`: v0, v1, v2."""
-    gfx: str = "gfx1100"
-    """The board's gfx number, which says what instructions mean."""
-    wave_size: int = 32
-    lds_bytes: int = 0
-    scratch_bytes: int = 0
-    """Of one lane."""
-    float_mode: int = 0xF0
-    """The FLOAT_MODE field of RSRC1: rounding in bits 0–3, denormals kept in 4–7."""
-    scratch_register: int = -1
-    """The scalar register that receives the wave's offset in the scratch that the program
-    allotted; −1 where waves find their scratch without it."""
-    loop_budget: int = LOOP_BUDGET
-    end_address: int = 0
-    """Of a 32-bit word of this process: once it is not 0 no more workgroups are begun. 0: none."""
-    table: tuple[int, int] = (0, 0)
-    """Address and size of words that say where jumps by a register may lead."""
-
-
-_NEVER = ctypes.c_uint32(0)
-
-
-def _mxcsr(float_mode: int) -> int:
-    """FLOAT_MODE as MXCSR. One mode serves all widths, as float32 has it."""
-    rounding = (0, 2, 1, 3)[float_mode & 3]  # nearest, +inf, -inf, zero
-    denormals = float_mode >> 4 & 3
-    flush = (0 if denormals & 1 else 0x40) | (0 if denormals & 2 else 0x8000)
-    return 0x1F80 | rounding << 13 | flush
+_PLANS = 256  # of dispatches, that are kept
 
 
 @dataclass
-class _Kernel:
+class Kernel:
     """A translated kernel. Versions are compiled when a dispatch first needs them."""
 
     architecture: Architecture
@@ -159,25 +88,6 @@ class _Memory:
         return end <= self.executable_end(first)
 
 
-class _Context:
-    """The memory of one native thread: context, wave states, local memory, scratch."""
-
-    def __init__(self, functions: list[int]) -> None:
-        self.memory = bytearray(0)
-        self.functions = struct.pack(f"<{len(functions)}Q", *functions)
-        self.size = {"slots": -1, "states": 0, "lds": 0, "scratch": 0}
-        self.buffers: dict[str, ctypes.Array[ctypes.c_char]] = {}
-        self.slots_of: tuple[object, ...] = ()  # what the image of slots is made for
-        self.slots = b""
-
-    def room(self, name: str, size_bytes: int) -> int:
-        """The aligned address of a buffer of at least that size; contents persist."""
-        if name not in self.buffers or self.size[name] < size_bytes:
-            self.size[name] = size_bytes
-            self.buffers[name] = ctypes.create_string_buffer(size_bytes + 256)
-        return (ctypes.addressof(self.buffers[name]) + 255) & ~255
-
-
 class Engine:
     """Translates and runs dispatches; safe to be used by several threads.
 
@@ -189,12 +99,13 @@ class Engine:
         self.system = system
         self.threads = threads or thread_count()
         self.worthwhile = 0 if eager else WORTHWHILE
-        self.kernels: dict[tuple[int, str, int], list[_Kernel]] = {}
+        self.kernels: dict[tuple[int, str, int], list[Kernel]] = {}
         self._lock = threading.Lock()
         self._functions: list[int] = []
         self._run: Callable[[int], None] | None = None
         self._share = 0
-        self._idle: list[_Context] = []
+        self._idle: list[Context] = []
+        self._plans: dict[int, Plan] = {}  # by id of the dispatch
         self._workers: Workers | None = None
         self._ids: dict[tuple[tuple[int, int, int], str, int], array[int]] = {}
         self._memories: dict[int, _Memory] = {}  # by id of what a dispatch says
@@ -226,7 +137,7 @@ class Engine:
             found = self._memories[id(given)] = _Memory(given)
         return found
 
-    def kernel(self, dispatch: Dispatch) -> _Kernel | Fault:
+    def kernel(self, dispatch: Dispatch) -> Kernel | Fault:
         """The translation of the code that lies at the entry now."""
         entry, wave_size = dispatch.entry, dispatch.wave_size
         memory = self._memory(dispatch.memory)
@@ -264,7 +175,7 @@ class Engine:
         known.append(kernel)
         return kernel
 
-    def _version(self, kernel: _Kernel, all_lanes: bool, effort: Effort) -> int:
+    def _version(self, kernel: Kernel, all_lanes: bool, effort: Effort) -> int:
         """The address of the host code for waves with all their lanes, or for any."""
         address = kernel.versions.get((all_lanes, effort))
         if address is None:
@@ -279,7 +190,7 @@ class Engine:
             kernel.versions[all_lanes, effort] = address
         return address
 
-    def _versions(self, kernel: _Kernel, waves: int, full: bool, tail: bool) -> tuple[int, int]:
+    def _versions(self, kernel: Kernel, waves: int, full: bool, tail: bool) -> tuple[int, int]:
         """Host code for full and for partial waves; 0 where there are none such."""
         if kernel.work + waves < self.worthwhile:
             address = self._version(kernel, False, Effort.NONE)
@@ -290,55 +201,48 @@ class Engine:
         )
 
     # ---- dispatch ----
-    def run(self, dispatch: Dispatch) -> Fault | None:
-        """Runs all waves of a dispatch; returns why it ended early, if it did."""
-        lanes = dispatch.wave_size
+    def run(self, dispatch: Dispatch, groups: tuple[int, int] | None = None) -> Fault | None:
+        """Runs workgroups, `groups` the first and the end of them, or else all of a dispatch.
+
+        Returns why they ended early, if they did. What a dispatch needs is worked out once for the
+        same object.
+        """
         with self._lock:
             self._start()
             kernel = self.kernel(dispatch)
             if isinstance(kernel, Fault):
                 return kernel
-            threads = dispatch.block[0] * dispatch.block[1] * dispatch.block[2]
-            first, end = dispatch.groups or (
-                0, dispatch.grid[0] * dispatch.grid[1] * dispatch.grid[2]
-            )
-            groups = end - first
-            if not threads or groups <= 0:
+            plan = self._plan(dispatch, kernel)
+            first, end = groups or (0, math.prod(dispatch.grid))
+            count = end - first
+            if not plan.waves or count <= 0:
                 return None
-            waves, rest = -(-threads // lanes), threads % lanes
-            full, tail = self._versions(kernel, groups * waves, threads >= lanes, bool(rest))
-            ids = self._thread_ids(dispatch.block, dispatch.thread_ids, lanes)
-            helpers_count = min(self.threads, groups) if groups * waves >= _THREADED_WAVES else 1
-            contexts = [self._take() for _ in range(helpers_count)]
-        scalars = array("I", dispatch.scalars or (0,))
-        ranges = self._memory(dispatch.memory).ranges
-        job = ctypes.create_string_buffer(layout.JOB_BYTES)
-        wave_bytes = _scratch_of_a_wave(dispatch)
-        all_lanes = (1 << lanes) - 1
-        struct.pack_into(
-            "<QQQQQQQQQQQqqqQQQQQQQqQQ", job, 0,
-            first, end, 0, dispatch.grid[0], dispatch.grid[1], full, tail, waves,
-            (1 << rest) - 1 if rest else all_lanes,
-            scalars.buffer_info()[0], len(scalars), *dispatch.group_ids,
-            ids.buffer_info()[0], (1 if dispatch.thread_ids == "packed" else 3) * lanes * 4,
-            dispatch.loop_budget, _mxcsr(dispatch.float_mode), wave_bytes,
-            kernel.state_bytes if kernel.has_barrier else 0, all_lanes,
-            dispatch.scratch_register, dispatch.end_address or ctypes.addressof(_NEVER),
-            kernel.numbered,
-        )
+            full, tail = self._versions(kernel, count * plan.waves, plan.has_full, plan.has_rest)
+            threads = min(self.threads, count) if count * plan.waves >= _THREADED_WAVES else 1
+            contexts = [self._take() for _ in range(threads)]
+        job = plan.job(first, end, full, tail)
         addresses = [
-            self._prepare(number, context, kernel, dispatch, waves, ctypes.addressof(job), ranges)
+            context.begin(plan, number, ctypes.addressof(job))
             for number, context in enumerate(contexts)
         ]
         self._carry_out(addresses)
-        fault = next((f for f in (_fault(a, dispatch) for a in addresses) if f), None)
-        kernel.work += sum(
-            ctypes.c_int64.from_address(address + layout.CONTEXT_WORK).value
-            for address in addresses
-        )
+        fault = None
+        for context in contexts:
+            kernel.work += context.work
+            fault = fault or context.fault(dispatch)
         with self._lock:
             self._idle.extend(contexts)
         return fault
+
+    def _plan(self, dispatch: Dispatch, kernel: Kernel) -> Plan:
+        found = self._plans.get(id(dispatch))
+        if found is None or found.dispatch is not dispatch or found.kernel is not kernel:
+            if len(self._plans) == _PLANS:
+                self._plans.clear()
+            ids = self._thread_ids(dispatch.block, dispatch.thread_ids, dispatch.wave_size)
+            ranges = self._memory(dispatch.memory).ranges
+            found = self._plans[id(dispatch)] = Plan(dispatch, kernel, ids, ranges)
+        return found
 
     def _carry_out(self, addresses: list[int]) -> None:
         assert self._run is not None
@@ -350,43 +254,8 @@ class Engine:
                 self._workers = Workers(self.system, self.threads - 1)
         self._workers.run(self._share, addresses)
 
-    def _take(self) -> _Context:
-        return self._idle.pop() if self._idle else _Context(self._functions)
-
-    def _prepare(
-        self, number: int, context: _Context, kernel: _Kernel, dispatch: Dispatch, waves: int,
-        job: int, ranges: array[int],
-    ) -> int:
-        """Fills the context for a dispatch; returns its address."""
-        slot_count = len(kernel.kinds)
-        address = context.room("slots", layout.CONTEXT_SLOTS + layout.SLOT_BYTES * slot_count)
-        states = context.room("states", kernel.state_bytes * (waves if kernel.has_barrier else 1))
-        lds = context.room("lds", max(16, dispatch.lds_bytes))
-        wave_bytes = _scratch_of_a_wave(dispatch)
-        scratch = context.room("scratch", max(16, wave_bytes * waves))
-        head = struct.pack(
-            "<qiiqqqQQQQQQQQQqQ", dispatch.loop_budget, 0, 0, 0, 0, 0,
-            ranges.buffer_info()[0], len(ranges) // 3, lds, dispatch.lds_bytes, scratch,
-            dispatch.scratch_bytes, dispatch.entry, job, states, 0, number * wave_bytes * waves,
-        )
-        ctypes.memmove(address, head, len(head))
-        ctypes.memset(address + layout.CONTEXT_ZEROS, 0, 64)
-        ctypes.memset(address + layout.CONTEXT_WORK, 0, 8)
-        ctypes.memmove(
-            address + layout.CONTEXT_FUNCTIONS, context.functions, len(context.functions)
-        )
-        bounds = {
-            layout.LOCAL: (lds, lds + dispatch.lds_bytes),
-            layout.SCRATCH: (scratch, scratch + wave_bytes * waves),
-        }
-        if context.slots_of != (kernel.digest, bounds):
-            rows: list[int] = []
-            for pc, kind in kernel.kinds:
-                rows += [*bounds.get(kind, (0, 0)), pc, kind]
-            context.slots_of = kernel.digest, bounds
-            context.slots = struct.pack(f"<{len(rows)}Q", *rows)
-        ctypes.memmove(address + layout.CONTEXT_SLOTS, context.slots, len(context.slots))
-        return address
+    def _take(self) -> Context:
+        return self._idle.pop() if self._idle else Context(self._functions)
 
     def _thread_ids(self, block: tuple[int, int, int], form: str, lanes: int) -> array[int]:
         """The initial vector registers of every wave of a workgroup."""
@@ -431,7 +300,7 @@ def _table(names: list[str]) -> str:
 def _describe(
     program: Program[Any], code: bytes, isa: Architecture, dispatch: Dispatch,
     table: bytes | None,
-) -> _Kernel:
+) -> Kernel:
     kinds: list[tuple[int, int]] = []
     slots: dict[int, int] = {}
     for instruction in program.instructions:
@@ -446,24 +315,8 @@ def _describe(
     digest.update(table or b"")
     if any(map(isa.absolute, program.instructions)):
         digest.update(struct.pack("<Q", dispatch.entry))
-    return _Kernel(
+    return Kernel(
         isa, dispatch.wave_size, program, tuple(pieces), table, digest.digest(),
         slots, kinds,
         any(map(isa.waits, program.instructions)), any(map(isa.numbered, program.instructions)), {},
     )
-
-
-def _scratch_of_a_wave(dispatch: Dispatch) -> int:
-    return (dispatch.scratch_bytes * dispatch.wave_size + 63) & ~63
-
-
-def _fault(context: int, dispatch: Dispatch) -> Fault | None:
-    head = ctypes.string_at(context, layout.CONTEXT_FAULT_WAVE + 8)
-    kind, access, address, pc = struct.unpack_from("<iiQq", head, layout.CONTEXT_FAULT)
-    (wave,) = struct.unpack_from("<q", head, layout.CONTEXT_FAULT_WAVE)
-    if kind == 0:
-        return None
-    if kind == layout.FAULT_HANG:
-        return Fault("hang", 0, "", wave, dispatch.entry + pc)
-    return Fault("memory", address, _ACCESS[access], wave, dispatch.entry + pc)
-

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from drivers.emulated.simt import sass_registers
-from drivers.emulated.simt.engine import LOOP_BUDGET, Dispatch, Engine, Fault, MemoryRange
+from drivers.emulated.simt.dispatch import LOOP_BUDGET, Dispatch, Fault, MemoryRange
+from drivers.emulated.simt.engine import Engine
 from drivers.emulated.simt.instruction import UnknownInstruction
 
 _TABLES = 2
@@ -90,4 +91,4 @@ def run(engine: Engine, launch: Launch, groups: tuple[int, int]) -> Fault | None
 
     Returns why they ended early, if they did. Raises UnknownInstruction.
     """
-    return engine.run(launch.dispatch._replace(groups=groups))
+    return engine.run(launch.dispatch, groups)

@@ -13,7 +13,8 @@ import llvmlite.binding as llvm
 import numpy as np
 from elftools.elf.elffile import ELFFile
 
-from drivers.emulated.simt.engine import Dispatch, Engine, Fault, MemoryRange
+from drivers.emulated.simt.dispatch import Dispatch, Fault, MemoryRange
+from drivers.emulated.simt.engine import Engine
 from drivers.system import RealSystem
 
 PRELUDE = """

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from drivers.emulated.simt import amd_valu
-from drivers.emulated.simt.engine import Dispatch, Engine, MemoryRange
+from drivers.emulated.simt.dispatch import Dispatch, MemoryRange
+from drivers.emulated.simt.engine import Engine
 from drivers.system import RealSystem
 from test.drivers.emulated.arithmetic import OF_LANES, ROWS, ULPS, signed
 from test.drivers.emulated.disassembler import ASSEMBLER, FOUND

@@ -14,7 +14,7 @@ from compiler.amdgpu import KernelDescriptor, gpu_target
 from compiler.compile import compile_kernel
 from compiler.dtype import DType, dtypes
 from compiler.ir import Node, Op
-from drivers.emulated.simt.engine import Dispatch, MemoryRange
+from drivers.emulated.simt.dispatch import Dispatch, MemoryRange
 from test.compiler import test_amdgpu as sources
 from test.compiler.linear_kernels import NUMPY, Program, bfloat16_to_float, random_values
 from test.drivers.emulated import gpu

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from drivers.emulated.simt.engine import MemoryRange
+from drivers.emulated.simt.dispatch import MemoryRange
 from test.drivers.emulated import gpu
 
 LANES = 64

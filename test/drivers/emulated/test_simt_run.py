@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from drivers.emulated.simt.architecture import architecture
-from drivers.emulated.simt.engine import Engine, MemoryRange
+from drivers.emulated.simt.dispatch import MemoryRange
+from drivers.emulated.simt.engine import Engine
 from drivers.emulated.simt.instruction import UnknownInstruction
 from drivers.emulated.simt.jit import Effort
 from drivers.system import RealSystem
@@ -695,7 +696,7 @@ def test_code_that_may_not_be_executed_is_a_fault():
     kernel = gpu.compile_kernel(ADD)
     out = np.zeros(N, np.float32)
     engine = Engine(RealSystem())
-    from drivers.emulated.simt.engine import Dispatch
+    from drivers.emulated.simt.dispatch import Dispatch
 
     fault = engine.run(Dispatch(
         kernel.entry, (0, 0), kernel.group_ids, (64, 1, 1), (1, 1, 1),
