@@ -36,11 +36,23 @@ AMD, NV = "gfx1100", "sm_90"
 Array = npt.NDArray[np.float32]
 
 
-@functools.cache
+_boards: dict[str, tuple[EmulatedSystem, Device]] = {}
+
+
 def board(architecture: str = AMD) -> tuple[EmulatedSystem, Device]:
-    """An emulated board of this process, with a device opened on it."""
-    system = EmulatedSystem(architecture)
-    return system, open_device("AMD" if architecture == AMD else "NV", system=system)
+    """The emulated board of this process, with a device opened on it.
+
+    One at a time, since boards of a process wake each other: another ends the last one.
+    """
+    if architecture not in _boards:
+        for system, device in _boards.values():
+            device.close()
+            system.shut_down()
+        _boards.clear()
+        system = EmulatedSystem(architecture)
+        device = open_device("AMD" if architecture == AMD else "NV", system=system)
+        _boards[architecture] = system, device
+    return _boards[architecture]
 
 
 @functools.cache

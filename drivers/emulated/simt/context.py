@@ -38,13 +38,14 @@ class Plan:
         self.has_full, self.has_rest = threads >= lanes, rest > 0
         self.scratch_bytes = (dispatch.scratch_bytes * lanes + 63) & ~63
         """Of a wave."""
-        self.scalars = array("I", dispatch.scalars or (0,))
+        self.scalars = array("I", dispatch.scalars)
+        self.scalars.extend([0] * (-len(self.scalars) % 16 or (0 if self.scalars else 16)))
         all_lanes = (1 << lanes) - 1
         self._job = struct.pack(
             "<QQQQQQQQQQQqqqQQQQQQQqQQ", 0, 0, 0, dispatch.grid[0], dispatch.grid[1], 0, 0,
             self.waves, (1 << rest) - 1 if rest else all_lanes,
             self.scalars.buffer_info()[0], len(self.scalars), *dispatch.group_ids,
-            ids.buffer_info()[0], (1 if dispatch.thread_ids == "packed" else 3) * lanes * 4,
+            ids.buffer_info()[0], (3 if dispatch.thread_ids == "separate" else 1) * lanes * 4,
             dispatch.loop_budget, _mxcsr(dispatch.float_mode), self.scratch_bytes,
             kernel.state_bytes if kernel.has_barrier else 0, all_lanes,
             dispatch.scratch_register, dispatch.end_address or ctypes.addressof(_NEVER),
@@ -91,7 +92,12 @@ class Context:
         dispatch, kernel, waves = plan.dispatch, plan.kernel, plan.waves
         size = layout.CONTEXT_SLOTS + layout.SLOT_BYTES * len(kernel.kinds)
         self.address = address = self._room("slots", size)
-        states = self._room("states", kernel.state_bytes * (waves if kernel.has_barrier else 1))
+        count = waves if kernel.has_barrier else 1
+        states = self._room("states", kernel.state_bytes * count)
+        if dispatch.thread_ids == "line":
+            row = 4 * dispatch.wave_size
+            for state in range(states, states + kernel.state_bytes * count, kernel.state_bytes):
+                ctypes.memset(state + layout.STATE_VECTORS + row, 0, 2 * row)
         lds = self._room("lds", max(16, dispatch.lds_bytes))
         scratch_bytes = plan.scratch_bytes * waves
         scratch = self._room("scratch", max(16, scratch_bytes))

@@ -50,7 +50,8 @@ class Dispatch(NamedTuple):
     """Workgroups."""
     memory: tuple[MemoryRange, ...]
     thread_ids: str = "packed"
-    """`packed`: v0 = x | y << 10 | z << 20. `separate`: v0, v1, v2."""
+    """`packed`: v0 = x | y << 10 | z << 20. `separate`: v0, v1, v2. `line`: v0; v1 and v2, which no
+    instruction writes, are 0."""
     gfx: str = "gfx1100"
     """The board's gfx number, which says what instructions mean."""
     wave_size: int = 32

@@ -273,7 +273,7 @@ class Engine:
             if form == "packed":
                 rows.extend(a | b << 10 | c << 20 for a, b, c in zip(x, y, z, strict=True))
             else:
-                rows.extend([*x, *y, *z])
+                rows.extend(x if form == "line" else [*x, *y, *z])
         self._ids[key] = rows
         return rows
 

@@ -79,7 +79,8 @@ class Launch:
         return Dispatch(
             entry=self.entry, scalars=tuple(scalars), group_ids=(x, x + 1, x + 2),
             block=self.block, grid=self.grid, memory=self.memory,
-            thread_ids="separate", gfx=self.architecture, wave_size=32,
+            thread_ids="line" if self.block[1:] == (1, 1) else "separate",
+            gfx=self.architecture, wave_size=32,
             lds_bytes=self.shared_bytes, scratch_bytes=self.local_bytes,
             loop_budget=self.loop_budget, end_address=self.end_address,
             table=self.constant_banks.get(_TABLES, ConstantBank(0, 0)),

@@ -135,26 +135,17 @@ def _first_turn() -> str:
   %waiting = phi i64 [ 0, %begin ], [ %waiting.next, %started ]
   %at = mul i64 %w, %stride
   %state = getelementptr i8, ptr %states, i64 %at
-  br label %pairs
-; Pairs together: a wave reads addresses, and finds in the store buffer only what was stored whole.
-pairs:
-  %i = phi i64 [ 0, %start ], [ %i.next, %pair ]
-  %i.next = add i64 %i, 2
-  %i.more = icmp ule i64 %i.next, %scalar.count
-  %from = getelementptr i32, ptr %scalars, i64 %i
+  br label %scalars
+; Whole rows: a wave reads addresses, and finds in the store buffer only what was stored whole.
+scalars:
+  %i = phi i64 [ 0, %start ], [ %i.next, %scalars ]
+  %from = getelementptr i32, ptr %scalars.from, i64 %i
   %to = getelementptr i32, ptr %state, i64 %i
-  br i1 %i.more, label %pair, label %rest
-pair:
-  %both = load volatile i64, ptr %from, align 4
-  store i64 %both, ptr %to, align 4
-  br label %pairs
-rest:
-  %odd = icmp ult i64 %i, %scalar.count
-  br i1 %odd, label %single, label %copied
-single:
-  %value = load volatile i32, ptr %from
-  store i32 %value, ptr %to
-  br label %copied
+  %scalar.row = load <16 x i32>, ptr %from, align 4
+  store <16 x i32> %scalar.row, ptr %to, align 4
+  %i.next = add i64 %i, 16
+  %i.more = icmp ult i64 %i.next, %scalar.count
+  br i1 %i.more, label %scalars, label %copied
 copied:
 {_identity("x")}{_identity("y")}{_identity("z")}
   %own.0 = mul i64 %w, %scratch.bytes
@@ -288,7 +279,7 @@ entry:
 {_field("end.at", "job", layout.JOB_END_AT, "ptr")}
 {_field("scratch", "context", layout.CONTEXT_SCRATCH)}
 {_field("scratch.offset", "context", layout.CONTEXT_SCRATCH_OFFSET)}
-{_field("scalars", "job", layout.JOB_SCALARS, "ptr")}
+{_field("scalars.from", "job", layout.JOB_SCALARS, "ptr")}
 {_field("threads", "job", layout.JOB_THREAD_IDS, "ptr")}
   %next.at = getelementptr i8, ptr %job, i64 {layout.JOB_NEXT}
   %stop.at = getelementptr i8, ptr %job, i64 {layout.JOB_STOP}
