@@ -36,9 +36,11 @@ from drivers.timeline import Home, Timeline
 
 QUEUES: Final = 64
 _LOOK_NS: Final = 10_000_000
-_WAITING_LOOKS, _WORKING_LOOKS = 10, 200
-"""How many looks without progress close() has for a queue that waits for others, and for one whose
-kernels run: of those nothing is seen until their whole list has ended."""
+_WAITING_LOOKS: Final = 10
+"""How many looks without progress close() has for a queue that waits for others."""
+_WORKING_SHARE: Final = 15
+"""A queue whose kernels run has this part of the device's timeout: of them nothing is seen until
+their whole list has ended."""
 
 _open_devices: weakref.WeakSet[GpuDevice] = weakref.WeakSet()
 
@@ -294,12 +296,13 @@ class GpuDevice(Device):
         self._end()
 
     def _drain(self) -> None:
+        working_looks = self.timeout_ms * 1e6 / _WORKING_SHARE / _LOOK_NS
         for queue in list(self._queues):
             looks, before, point = 0, queue.progress, queue.last_point
             while not point.timeline.arrives(point.value, _LOOK_NS):
                 now = queue.progress
                 looks, before = (looks + 1 if now == before else 0), now
-                if looks >= (_WORKING_LOOKS if queue.works else _WAITING_LOOKS):
+                if looks >= (working_looks if queue.works else _WAITING_LOOKS):
                     break
 
     def _end(self) -> None:
