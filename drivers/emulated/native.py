@@ -1,9 +1,11 @@
 """The compiled half of emulated boards: a doorbell that wakes, and waits that do not spin hot.
 
-Every process that rings doorbells shares one page with its board, the *bell*: a futex word and
-a count of sleepers. The kick stores the real doorbell, moves the word, and wakes who sleeps. The
-board's engines look for some microseconds, then sleep on the word for a bounded time, so that a
-doorbell that is rung without a kick (by a stranger's program) is seen as well, only later.
+Every process that rings doorbells shares one page with its board, with two *bells*: each a futex
+word and a count of sleepers. The kick stores the real doorbell, moves the word of one bell, and
+wakes who sleeps on it. The board's engines look for some microseconds, then sleep on the word for a
+bounded time, so that a doorbell that is rung without a kick (by a stranger's program) is seen as
+well, only later. The other bell is for engines that wait for memory: it rings after stores of
+engines, which do not wake those without work.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ FUTEX_NUMBER = {"x86_64": 202, "aarch64": 98}  # asm/unistd.h
 FUTEX_WAIT, FUTEX_WAKE = 0, 1  # linux/futex.h; not private: two processes share the word
 
 BELL_SEQUENCE, BELL_SLEEPERS = 0, 4  # u32 each
+DOORBELLS, STORES = 0, 64  # offsets of the bells, and of the configurations for them
 CONFIG = struct.Struct("<QQQQ")  # original kick, bell, address of syscall(), number of futex
 
 # Comparisons of PM4 WAIT_REG_MEM and SDMA POLL_REGMEM, in their own numbering.
@@ -312,18 +315,23 @@ def _build(arch: str) -> tuple[bytes, int]:
 
 
 class Native:
-    """The functions, bound to one bell. `configuration` and code live as long as the process."""
+    """The functions, bound to one page of bells, for as long as the process lives.
+
+    `doorbells`, `stores`: what to give `wait_memory` for a sleep on that bell.
+    """
 
     def __init__(self, system: System, bell_address: int, original_kick: int = 0) -> None:
         exports = _image()
-        self.configuration = system.mmap(
+        configuration = system.mmap(
             4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0
         )
+        self.doorbells, self.stores = configuration + DOORBELLS, configuration + STORES
         self.bell_address = bell_address
-        CONFIG.pack_into(
-            (ctypes.c_char * CONFIG.size).from_address(self.configuration), 0,
-            original_kick, bell_address, address_of("syscall"), FUTEX_NUMBER[platform.machine()],
-        )
+        for bell in (DOORBELLS, STORES):
+            CONFIG.pack_into(
+                (ctypes.c_char * 4096).from_address(configuration), bell, original_kick,
+                bell_address + bell, address_of("syscall"), FUTEX_NUMBER[platform.machine()],
+            )
         word, number = ctypes.c_uint64, ctypes.c_uint32
         self.wait_memory = ctypes.CFUNCTYPE(
             number, word, word, number, word, number, word, word, word, word, word, word
@@ -334,20 +342,21 @@ class Native:
         self.renew = ctypes.CFUNCTYPE(None, word, word, word, word)(exports["renew"])
         self._ring = ctypes.PYFUNCTYPE(None, word)(exports["ring"])
         self.sequence = ctypes.c_uint32.from_address(bell_address + BELL_SEQUENCE)
-        self._sleepers = ctypes.c_uint32.from_address(bell_address + BELL_SLEEPERS)
+        self._waiting = ctypes.c_uint32.from_address(bell_address + STORES + BELL_SLEEPERS)
 
     def ring(self) -> None:
-        """Wakes whoever sleeps on the bell."""
-        self._ring(self.configuration)
+        """Wakes whoever sleeps."""
+        self._ring(self.doorbells)
+        self._ring(self.stores)
 
     def notify(self) -> None:
-        """Rings if somebody sleeps: for engines, after each store that others may wait for."""
-        if self._sleepers.value:
-            self._ring(self.configuration)
+        """Wakes who waits for memory: for engines, after each store that others may wait for."""
+        if self._waiting.value:
+            self._ring(self.stores)
 
 
 class Bell(NamedTuple):
-    """A page that a program shares with its boards."""
+    """A page that a program shares with its boards: its two bells."""
 
     descriptor: int
     address: int
@@ -355,14 +364,14 @@ class Bell(NamedTuple):
 
 @functools.cache
 def own_bell() -> Bell:
-    """The bell of this process, for all its boards. Kicks may outlive a board, so it stays."""
+    """The bells of this process, for all its boards. Kicks may outlive a board, so it stays."""
     descriptor = os.memfd_create("bell", os.MFD_CLOEXEC)
     os.ftruncate(descriptor, PAGE_BYTES)
     return Bell(descriptor, map_bell(descriptor))
 
 
 def map_bell(descriptor: int) -> int:
-    """The address of a bell."""
+    """The address of a page of bells."""
     return RealSystem().mmap(PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0)
 
 
@@ -373,7 +382,7 @@ def make_kick(original: int) -> int:
     native = Native(system, own_bell().address, original)
     code, configuration_at, kick_at = _TRAMPOLINES[host_arch()]
     patched = bytearray(code)
-    struct.pack_into("<Q", patched, configuration_at, native.configuration)
+    struct.pack_into("<Q", patched, configuration_at, native.doorbells)
     struct.pack_into("<Q", patched, kick_at, _image()["kick"])
     address, _ = map_code(system, bytes(patched))
     return address

@@ -105,7 +105,7 @@ class Schedule:
                     break
                 return engine.rung()
             self.native.wait_memory(
-                self.native.configuration, *what,
+                self.native.doorbells, *what,
                 engine.stop_address, SPINS, NAP_NS, NAP_MOST_NS, ROUNDS,
             )
         raise Stopped
@@ -115,7 +115,7 @@ class Schedule:
         first = any_of[0]
         while not any(map(engine.holds, any_of)):
             result = self.native.wait_memory(
-                self.native.configuration, engine.memory.place(first.address), *first[1:],
+                self.native.stores, engine.memory.place(first.address), *first[1:],
                 engine.stop_address, SPINS, NAP_NS, NAP_NS * 4,
                 ROUNDS if len(any_of) == 1 else 1,
             )
@@ -333,7 +333,7 @@ class SeededSchedule(Schedule):
                 if any(seat.can_run() for seat in self.seats.values()):
                     return
             self.native.wait_memory(
-                self.native.configuration, self.native.bell_address, 4, FULL_MASK, NOT_EQUAL,
+                self.native.doorbells, self.native.bell_address, 4, FULL_MASK, NOT_EQUAL,
                 sequence, ctypes.addressof(self.never), 1, NAP_NS, NAP_MOST_NS, 1,
             )
 

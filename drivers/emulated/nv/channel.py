@@ -19,7 +19,7 @@ from drivers.emulated.nv import semaphore
 from drivers.emulated.nv.compute import ComputeObject
 from drivers.emulated.nv.copy_engine import CopyObject
 from drivers.emulated.nv.methods import class_methods, decode
-from drivers.emulated.schedule import NOT_RUNG, Comparison
+from drivers.emulated.schedule import FULL_MASK, NOT_RUNG, Comparison
 
 if TYPE_CHECKING:
     from drivers.emulated.nv.fifo import ChannelResource
@@ -70,8 +70,10 @@ class Channel(engine.Engine):
         return self.put
 
     def listen(self, seen: int) -> Comparison:
-        """The one doorbell of the GPU."""
-        return self.gpu.listen()
+        """The one doorbell of the GPU; for most channels whose GP_PUT stands still, that."""
+        if self.gp_put.value != self.put or self.gpu.leads(self):
+            return self.gpu.listen()
+        return Comparison(ctypes.addressof(self.gp_put), 4, FULL_MASK, NOT_EQUAL, self.put)
 
     def report_read_pointer(self) -> None:
         """GP_GET counts the entries that were fetched."""

@@ -64,6 +64,10 @@ class Gpu:
         reference = NO_TOKEN | self.taken.value << 32
         return Comparison(self.registers + DOORBELL, 8, FULL_MASK, NOT_EQUAL, reference)
 
+    def leads(self, channel: Channel) -> bool:
+        """Whether it is the first channel, which always listens to the doorbell."""
+        return tuple(self.channels.values())[:1] == (channel,)
+
     def tell_time(self) -> None:
         """Brings TIME_0 and TIME_1 up to date: they only move when the board looks."""
         ctypes.c_uint64.from_address(self.registers + TIME_0).value = timer()
@@ -81,7 +85,7 @@ class Gpu:
             if token not in self.channels:
                 self.log.append(f"GPU {self.index}: the doorbell says {token:#x}, no channel's")
             else:
-                for channel in self.channels.values():
+                for channel in tuple(self.channels.values()):
                     channel.look()
             self.taken.value += 1
         return True
