@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 THREAD_LIMIT = 1024
 WARP = 32
 CONFIG_BYTES = 4096  # the unit of *_SM_CONFIG_SHARED_MEM_SIZE, which counts from 1
-GRID_TYPES = {1: False, 2: True, 3: True}  # QMD_TYPE: GRID_NULL, GRID_CTA, GRID_GPC_CGA: runs
 DEPENDENT_LIMIT = 1 << 16  # a chain of QMDs that is longer has no end
 REDUCTIONS = {
     number: semaphore.operation_name(name)
@@ -237,10 +236,7 @@ class ComputeObject:
         self.channel.memory.table.check(base, size * (board.sms // board.sms_per_tpc), WRITE)
 
     def _run(self, qmd: Qmd) -> None:
-        kind = qmd.first("QMD_TYPE") if "QMD_TYPE" in qmd.places else 2
-        if kind not in GRID_TYPES or qmd.first("IS_QUEUE"):
-            raise BadPacket(f"a QMD of type {kind} is not modelled")
-        if not GRID_TYPES[kind]:
+        if not qmd.has_grid:
             return
         launch = self._launch_of(qmd)
         count = qmd.grid[0] * qmd.grid[1] * qmd.grid[2]

@@ -18,6 +18,7 @@ Places = dict[str, tuple[int, ...]]  # first bit, width, and the stride of array
 
 BANKS = 8
 RELEASES = 3
+GRID_TYPES = {1: False, 2: True, 3: True}  # QMD_TYPE: GRID_NULL, GRID_CTA, GRID_GPC_CGA: runs
 
 _V04_00: Places = {
     "QMD_TYPE": (23, 3), "RELEASE_ENABLE": (320, 1, 16), "RELEASE_STRUCTURE_SIZE": (321, 2, 16),
@@ -150,6 +151,14 @@ class Qmd:
         """Three fields."""
         x, y, z = (self.first(*name.split("|")) for name in names)
         return x, y, z
+
+    @functools.cached_property
+    def has_grid(self) -> bool:
+        """Whether it runs blocks. Raises BadPacket if it is of a type that is not modelled."""
+        kind = self.get("QMD_TYPE") if "QMD_TYPE" in self.places else 2
+        if kind not in GRID_TYPES or self.first("IS_QUEUE"):
+            raise BadPacket(f"a QMD of type {kind} is not modelled")
+        return GRID_TYPES[kind]
 
     @functools.cached_property
     def grid(self) -> tuple[int, int, int]:

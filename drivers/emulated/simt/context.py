@@ -40,6 +40,11 @@ class Plan:
         """Of a wave."""
         self.scalars = array("I", dispatch.scalars)
         self.scalars.extend([0] * (-len(self.scalars) % 16 or (0 if self.scalars else 16)))
+        self.needs = (
+            kernel, self.waves, dispatch.thread_ids, dispatch.lds_bytes, dispatch.scratch_bytes,
+            dispatch.entry, ranges,
+        )
+        """What a context is filled for; the same for launches that differ in their arguments."""
         all_lanes = (1 << lanes) - 1
         self._job = struct.pack(
             "<QQQQQQQQQQQqqqQQQQQQQqQQ", 0, 0, 0, dispatch.grid[0], dispatch.grid[1], 0, 0,
@@ -68,7 +73,7 @@ class Context:
         self.size = {"slots": -1, "states": 0, "lds": 0, "scratch": 0}
         self.buffers: dict[str, ctypes.Array[ctypes.c_char]] = {}
         self.address = 0
-        self._filled: tuple[Plan, int] | None = None
+        self._filled: tuple[object, int] | None = None
 
     def _room(self, name: str, size_bytes: int) -> int:
         """The aligned address of a buffer of at least that size; contents persist."""
@@ -79,16 +84,17 @@ class Context:
 
     def begin(self, plan: Plan, number: int, job: int) -> int:
         """Readies it for a job, as one of several threads; returns its address."""
-        if self._filled is None or self._filled[0] is not plan or self._filled[1] != number:
+        self._plan = plan
+        if self._filled != (plan.needs, number):
             self._fill(plan, number)
-            self._filled = plan, number
+            self._filled = plan.needs, number
         struct.pack_into("<qii", self._head, 0, plan.dispatch.loop_budget, 0, 0)
         self._job.value = job
         self._work.value = 0
         return self.address
 
     def _fill(self, plan: Plan, number: int) -> None:
-        """All but what differs from job to job."""
+        """All but what differs between jobs of the same needs."""
         dispatch, kernel, waves = plan.dispatch, plan.kernel, plan.waves
         size = layout.CONTEXT_SLOTS + layout.SLOT_BYTES * len(kernel.kinds)
         self.address = address = self._room("slots", size)

@@ -31,7 +31,7 @@ _MEMORIES = 64  # that are kept in order
 _PLANS = 256  # of dispatches, that are kept
 
 
-@dataclass
+@dataclass(eq=False)
 class Kernel:
     """A translated kernel. Versions are compiled when a dispatch first needs them."""
 

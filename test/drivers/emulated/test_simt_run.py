@@ -666,6 +666,7 @@ def test_an_access_out_of_range_is_a_fault_with_its_address():
                 for v in (out, x, y)]
 
     for short, access in ((x, "read"), (out, "write")):
+        assert gpu.launch(kernel, (16, 1, 1), (64, 1, 1), out, x, y, N) is None
         fault = gpu.launch(kernel, (16, 1, 1), (64, 1, 1), out, x, y, N, memory=ranges(short))
         assert (fault.kind, fault.access) == ("memory", access)
         assert fault.address == short.ctypes.data + short.nbytes - 512
