@@ -241,15 +241,8 @@ class Core(metaclass=Modes):
         dtype = to_dtype(dtype)
         return self if dtype is self.dtype else self._derive(self._node.cast(dtype))
 
-    def bitcast(self, dtype: DTypeLike) -> Self:
+    def _same_width(self, dtype: DType) -> Self:
         """The same bits as another type of the same width."""
-        dtype = to_dtype(dtype)
-        if dtype.itemsize != self.dtype.itemsize or dtypes.bool in (dtype, self.dtype):
-            if dtype is not self.dtype:
-                raise DtypeError(
-                    f"Cannot bitcast {self.dtype} ({self.dtype.itemsize} bytes) to {dtype} "
-                    f"({dtype.itemsize} bytes): the widths must agree, and bool has no other type."
-                )
         if dtype is self.dtype:
             return self
         new = self._derive(self._node.bitcast(dtype))

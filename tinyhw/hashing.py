@@ -25,6 +25,7 @@ HASHES = {
     "shake_256": (136, 0x1F, 32),
 }
 ROUNDS = 24
+LEAF, CHUNK = 1 << 12, 1 << 20  # bytes; a chunk's leaves have hashes that fill one leaf
 
 T = TypeVar("T", bound="Hashing")
 
@@ -33,6 +34,22 @@ class Hashing(Grids):
     """Digests of bytes."""
 
     __slots__ = ()
+
+    def hash(self) -> Self:
+        """16 bytes (uint8) for the tensor's bytes in row-major order, whatever its shape and dtype.
+
+        A tree of SHAKE128 with 16 bytes of output, as tinygrad has it: of each 4,096 bytes, then of
+        the 256 results of each mebibyte; those are hashed in the same way until one is left. Zeros
+        fill the last mebibyte, so that they do not count at the end.
+        """
+        message = self.flatten().bitcast(dtypes.uint8)
+        while True:
+            length = message._fixed(0)
+            message = message.pad([(0, -length % CHUNK or (0 if length else CHUNK))])
+            leaves = message.reshape((-1, LEAF)).keccak("shake_128")
+            message = leaves.reshape((-1, LEAF)).keccak("shake_128").flatten()
+            if message.shape == (HASHES["shake_128"][2],):
+                return message
 
     def keccak(self, cfg: str = "sha3_256") -> Self:
         """The hash of the bytes along the last axis: (..., length) to (..., size) uint8.
@@ -58,33 +75,32 @@ class Hashing(Grids):
         blocks = lanes.unflatten(1, (-1, rate // 8)).contiguous()
         state = self._constant(0, dtypes.uint64)._broadcast_to((rows, 25))
         constants = [self._upload(c, self.device) for c in _round_constants()]
+        turns = _rotations()
+        left, right = self._upload(turns, self.device), self._upload(64 - turns, self.device)
+        places = self._upload(np.array(_places(), np.int32), self.device)
         for i in range(blocks._fixed(1)):
             block = blocks.select(1, i).pad([None, (0, 25 - rate // 8)])
             state = (state ^ block).contiguous()
             for constant in constants:
-                state = _round(state, constant)
+                state = _round(state, constant, left, right, places)
         out = state.unsqueeze(-1) >> (state._iota(8) * 8).cast(dtypes.uint64)
         return out.cast(dtypes.uint8).flatten(1)._part(1, 0, size).reshape((*lead, size))
 
 
-def _round(state: T, constant: T) -> T:
-    """One round of Keccak-f[1600] (FIPS 202, 3.2)."""
+def _round(state: T, constant: T, left: T, right: T, places: T) -> T:
+    """One round of Keccak-f[1600] (FIPS 202, 3.2).
+
+    Lanes are turned by `left` bits (`right` = 64 - left), then come from `places`.
+    """
     lanes = state.unflatten(1, (5, 5))
     rows = [lanes.select(1, y) for y in range(5)]
-    parity = (rows[0] ^ rows[1] ^ rows[2] ^ rows[3] ^ rows[4]).contiguous()
-    mixed = parity.roll(1, 1) ^ _turned(parity.roll(-1, 1), 1)
-    lanes = lanes ^ mixed.unsqueeze(1)
-    offsets = state._upload(_rotations(), state.device)
-    moved = _turned(lanes.flatten(1), offsets).contiguous()
-    lanes = moved[:, _places()].unflatten(1, (5, 5))
+    parity = (rows[0] ^ rows[1] ^ rows[2] ^ rows[3] ^ rows[4])
+    after = parity.roll(-1, 1)
+    lanes = (lanes ^ (parity.roll(1, 1) ^ (after << 1 | after >> 63)).unsqueeze(1)).flatten(1)
+    moved = (lanes << left | lanes >> right).contiguous()
+    lanes = moved[:, places].unflatten(1, (5, 5))
     lanes = lanes ^ (~lanes.roll(-1, 2) & lanes.roll(-2, 2))
     return (lanes.flatten(1) ^ constant).contiguous()
-
-
-def _turned(x: T, by: T | int) -> T:
-    """The bits of 64 turned towards the high ones."""
-    rest = by.sub(64, reverse=True) if isinstance(by, Hashing) else 64 - by
-    return (x << by) | (x >> rest)
 
 
 def _rotations() -> np.ndarray[Any, Any]:

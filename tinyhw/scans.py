@@ -11,13 +11,13 @@ from typing import Self
 
 from compiler.dtype import ConstType, dtypes
 from compiler.ir import Op
+from tinyhw.bits import Bits
 from tinyhw.core import DTypeLike, also_named, sum_dtype, to_dtype
-from tinyhw.reductions import Reductions
 
 BLOCK = 256  # a running function within a block costs its square
 
 
-class Scans(Reductions):
+class Scans(Bits):
     """Running sums, products and logarithms of sums."""
 
     __slots__ = ()

@@ -53,7 +53,7 @@ from tinyhw.variable import Variable
 
 # Methods of tinygrad's or torch's tensors that a program may well ask for.
 NOT_YET = frozenset(
-    """allreduce angle cholesky_solve cuda custom_kernel decode_hevc_frame eig frexp geomspace hash
+    """allreduce angle cholesky_solve cuda custom_kernel decode_hevc_frame eig frexp geomspace
     histogram i0 igamma imag istft lstsq lu lu_solve matrix_exp nextafter ormqr polygamma
     register_hook resize_ set_ shard shard_ shard_like sparse_dim stft stride to_sparse
     triangular_solve""".split()

@@ -150,6 +150,10 @@ case("cast to bfloat16", lambda t: t.cast(dtypes.bfloat16).cast(dtypes.float32),
      theirs=lambda t: t.bfloat16().float(), gradient=False)
 case("bitcast", lambda t: t.bitcast(dtypes.int32), x(), gradient=False,
      theirs=lambda t: t.view(torch.int32))
+for _wide in ("uint8", "int16", "float64"):
+    variant(f"bitcast to {_wide}", lambda t, d=_wide: t.bitcast(d).cast("float64"),
+            floats(3, 2, 4), theirs=lambda t, d=_wide: t.view(getattr(torch, d)).double(),
+            gradient=False)
 for _name, _type in (("half", "float16"), ("float", "float32"), ("double", "float64"),
                      ("int", "int32"), ("long", "int64"), ("short", "int16"),
                      ("bool", "bool")):  # fmt: skip

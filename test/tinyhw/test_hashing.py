@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from tinyhw import Tensor
+from tinyhw import Tensor, hashing
 from tinyhw.errors import DtypeError, ShapeError
 
 
@@ -21,6 +21,35 @@ def test_keccak(name: str, length: int) -> None:
         wanted = hashlib.new(name, message.tobytes())
         size = {"length": 16} if name.startswith("shake") else {}
         assert digest.tobytes() == wanted.digest(**size)  # type: ignore[call-arg]
+
+
+def tree(message: bytes, leaf: int, chunk: int) -> bytes:
+    """What `hash` computes, by hashlib."""
+
+    def short(part: bytes) -> bytes:
+        return hashlib.shake_128(part).digest(16)
+
+    while True:
+        message += bytes(-len(message) % chunk if message else chunk)
+        leaves = b"".join(short(message[i : i + leaf]) for i in range(0, len(message), leaf))
+        message = b"".join(short(leaves[i : i + leaf]) for i in range(0, len(leaves), leaf))
+        if len(message) == 16:
+            return message
+
+
+@pytest.mark.parametrize("length", [0, 5, 256, 257, 256 * 17])
+def test_a_tree_of_hashes(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashing, "LEAF", 64)
+    monkeypatch.setattr(hashing, "CHUNK", 256)
+    message = np.random.default_rng(length).integers(0, 256, length, np.uint8)
+    assert Tensor(message).hash().numpy().tobytes() == tree(message.tobytes(), 64, 256)
+
+
+def test_a_hash_is_that_of_the_bytes_as_tinygrad_has_it() -> None:
+    message = np.array([[1, 2, 3]], np.float32)
+    found = Tensor(message).hash().numpy().tobytes()
+    assert found == tree(message.tobytes(), 1 << 12, 1 << 20)
+    assert found.hex() == "21445422d09323414c566e6422f84d74"  # tinygrad 0.14's, as it ran
 
 
 def test_keccak_names_what_it_does_not_know() -> None:
