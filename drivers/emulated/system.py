@@ -7,6 +7,7 @@ with the memory that they point to, and answered by the board.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -133,13 +134,16 @@ class _Process:
             self.child.wait()
 
 
-def _end(process: _Process, owner: int, descriptors: list[int]) -> None:
+def _end(
+    process: _Process, owner: int, descriptors: list[int], user_memory: UserMemory
+) -> None:
     """What remains to be done when an EmulatedSystem goes, or Python does."""
     for descriptor in descriptors:
         os.close(descriptor)
     descriptors.clear()
     if os.getpid() == owner:
         process.end()
+        user_memory.leave_all()
     else:
         for connection in (process.control, *process.idle):
             connection.close()
@@ -192,7 +196,9 @@ class EmulatedSystem(StackedSystem):
             process.end()
             raise
         self.process, self.owner, self._told = process, os.getpid(), 0
-        self._finalizer = weakref.finalize(self, _end, process, self.owner, self.shared)
+        self._finalizer = weakref.finalize(
+            self, _end, process, self.owner, self.shared, self.user_memory
+        )
         return process
 
     def _ask(self, operation: int, parts: list[bytes]) -> tuple[list[bytes], list[int], int]:
@@ -203,6 +209,7 @@ class EmulatedSystem(StackedSystem):
         try:
             return process.ask(operation, parts, self._serve)
         except Disconnected as failure:
+            self.user_memory.leave_all()
             raise OSError(errno.ENODEV, f"the emulated board has gone: {failure}") from failure
 
     def _checked(
@@ -303,10 +310,13 @@ class EmulatedSystem(StackedSystem):
         with self.lock:
             self.opened.pop(descriptor, None)
         if self.process is not None and os.getpid() == self.owner:
-            try:
+            # Without an answer the board has gone, and all that was open with it.
+            with contextlib.suppress(OSError):
                 self._ask(Operation.CLOSE, [FILE.pack(0, found.number)])
-            except OSError:
-                return  # the board has gone, and all that was open with it
+            with self.lock:
+                last = not any(left.path.startswith("/dev/") for left in self.opened.values())
+            if last:
+                self.user_memory.leave_all()
 
     def mmap(
         self, size_bytes: int, protection: int, flags: int, descriptor: int, offset: int,

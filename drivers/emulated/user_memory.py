@@ -2,7 +2,8 @@
 
 A user pointer is memory that the program has already. The board sees it after its pages have
 moved into the board's file, mapped at the same address: same content, same address, shared.
-When the allocation is freed they become private pages again. Whoever reads meanwhile finds what is
+When the allocation is freed, or the board has let go of all that the program had, they become
+private pages again. Whoever reads meanwhile finds what is
 there; what somebody writes in one of these two moments may be lost. A fork's child has copies.
 """
 
@@ -163,11 +164,16 @@ class UserMemory:
             )
 
     def leave_all(self) -> None:
+        """Makes all pages private again: nobody on the board's side has them any more."""
+        with self.lock:
+            for known in self.ranges:
+                self._leave(known)
+            self.ranges.clear()
+
+    def forget_parent(self) -> None:
         """In a fork's child: its pages are its own, whatever the parent and the board write."""
         self.lock = threading.RLock()
-        for known in self.ranges:
-            self._leave(known)
-        self.ranges.clear()
+        self.leave_all()
 
     def _leave(self, known: _Shared) -> None:
         last = known.address + known.size_bytes
@@ -208,9 +214,9 @@ def _mappings(address: int, end: int) -> list[tuple[int, int, str, int]]:
 _alive: weakref.WeakSet[UserMemory] = weakref.WeakSet()
 
 
-def _leave_all() -> None:
+def _forget_parent() -> None:
     for memory in list(_alive):
-        memory.leave_all()
+        memory.forget_parent()
 
 
-os.register_at_fork(after_in_child=_leave_all)
+os.register_at_fork(after_in_child=_forget_parent)
