@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from compiler import nvrtc
+from drivers import Buffer, HardwareError
+from drivers.gpu import GpuDevice
 from test.tinyhw.boards import AMD, NVIDIA
 from tinyhw import Tensor
 from tinyhw.device import Device
@@ -31,6 +33,23 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 def copies(device: str) -> int:
     """How much its copy queue has done."""
     return Device.runtime(device).copy_queue.last_point.value
+
+
+@pytest.fixture
+def refusals(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What GPUs have said of pages that they were not let reach."""
+    said: list[str] = []
+    asked = GpuDevice.host_buffer
+
+    def ask(self: GpuDevice, address: int, size_bytes: int, owner: object) -> Buffer:
+        try:
+            return asked(self, address, size_bytes, owner)
+        except HardwareError as error:
+            said.append(f"{error} {self.system.log()[-3:]}")
+            raise
+
+    monkeypatch.setattr(GpuDevice, "host_buffer", ask)
+    return said
 
 
 def pattern(size: int, shift: int = 0) -> np.ndarray:
@@ -61,13 +80,14 @@ def test_every_byte_arrives_and_no_other_changes(gpu, size, inward, outward, shi
     assert not Device[gpu].gpu_memory.pinned
 
 
-def test_tensors_come_and_go_by_the_engine(gpu):
+def test_tensors_come_and_go_by_the_engine(gpu, refusals):
     data = np.arange(LARGE // 4, dtype=np.float32)
     before = copies(gpu)
     tensor = Tensor(data, device=gpu)
     data[:8] = -1  # the array is its owner's again
     doubled = tensor * 2
     np.testing.assert_array_equal(doubled.numpy(), np.arange(LARGE // 4) * 2)
+    assert not refusals
     assert copies(gpu) == before + 2
     back = tensor.to("LLVM")
     assert back.numpy()[-1] == LARGE // 4 - 1
@@ -119,11 +139,12 @@ def test_the_bytes_of_a_number_are_its_own():
     assert number == 0
 
 
-def test_files_are_written_from_what_the_engine_has_brought(gpu, tmp_path):
+def test_files_are_written_from_what_the_engine_has_brought(gpu, tmp_path, refusals):
     weights = {"w": Tensor(np.arange(1 << 18, dtype=np.float32), device=gpu)}
     before = copies(gpu)
     safe_save(weights, str(tmp_path / "w.safetensors"))
     assert bytes(weights["w"].data()[:2]) == np.array([0, 1], np.float32).tobytes()
+    assert not refusals
     assert copies(gpu) == before + 2
     found = safe_load(str(tmp_path / "w.safetensors"))["w"]
     np.testing.assert_array_equal(found.numpy(), np.arange(1 << 18))
