@@ -94,7 +94,7 @@ def _round(state: T, constant: T, left: T, right: T, places: T) -> T:
     """
     lanes = state.unflatten(1, (5, 5))
     rows = [lanes.select(1, y) for y in range(5)]
-    parity = (rows[0] ^ rows[1] ^ rows[2] ^ rows[3] ^ rows[4])
+    parity = rows[0] ^ rows[1] ^ rows[2] ^ rows[3] ^ rows[4]
     after = parity.roll(-1, 1)
     lanes = (lanes ^ (parity.roll(1, 1) ^ (after << 1 | after >> 63)).unsqueeze(1)).flatten(1)
     moved = (lanes << left | lanes >> right).contiguous()

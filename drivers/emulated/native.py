@@ -323,13 +323,13 @@ class Native:
     def __init__(self, system: System, bell_address: int, original_kick: int = 0) -> None:
         exports = _image()
         configuration = system.mmap(
-            4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0
+            PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0
         )
         self.doorbells, self.stores = configuration + DOORBELLS, configuration + STORES
         self.bell_address = bell_address
         for bell in (DOORBELLS, STORES):
             CONFIG.pack_into(
-                (ctypes.c_char * 4096).from_address(configuration), bell, original_kick,
+                (ctypes.c_char * PAGE_BYTES).from_address(configuration), bell, original_kick,
                 bell_address + bell, address_of("syscall"), FUTEX_NUMBER[platform.machine()],
             )
         word, number = ctypes.c_uint64, ctypes.c_uint32

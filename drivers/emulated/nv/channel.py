@@ -70,7 +70,7 @@ class Channel(engine.Engine):
         return self.put
 
     def listen(self, seen: int) -> Comparison:
-        """The one doorbell of the GPU; for most channels whose GP_PUT stands still, that."""
+        """The GPU's one doorbell; GP_PUT while that stands still, if another channel leads."""
         if self.gp_put.value != self.put or self.gpu.leads(self):
             return self.gpu.listen()
         return Comparison(ctypes.addressof(self.gp_put), 4, FULL_MASK, NOT_EQUAL, self.put)

@@ -7,14 +7,12 @@ import errno
 import mmap
 import tempfile
 
-import numpy as np
 import pytest
 
 from drivers import open_device
 from drivers.errors import SystemCallFailed
 from drivers.memory import HostMemory
 from drivers.system import PAGE_BYTES
-from test.drivers import kernels
 from test.drivers.host_pages import boards, pages
 
 
@@ -31,19 +29,14 @@ def protect(address: int, size_bytes: int, protection: int) -> None:
     )
 
 
-def test_engines_and_kernels_use_the_hosts_memory_where_it_is(device):
+def test_the_gpu_finds_the_hosts_memory_where_it_is(device):
     memory, address = pages(3)
-    numbers = np.frombuffer(memory, np.int64)
-    numbers[:] = range(len(numbers))
     host = device.host_buffer(address, len(memory), memory)
     assert (host.gpu_addr, host.size_bytes) == (address, len(memory))
     there = device.alloc(len(memory))
+    memory[:] = bytes(range(256)) * (len(memory) // 256)
     device.copy_queue().commands().copy(there, host).submit().wait()
     assert there.cpu_view() == memory[:]
-    program = device.load(kernels.add_number(device.target))
-    commands = device.compute_queue().commands()
-    commands.exec(program, (host, there, 5), (len(numbers), 1, 1)).submit().wait()
-    np.testing.assert_array_equal(numbers, np.arange(5, 5 + len(numbers)))
 
 
 def test_released_memory_can_be_pinned_again_at_once_and_twice_cannot(device):
